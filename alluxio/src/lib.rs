@@ -1,1 +1,19 @@
+//! A small async client of Alluxio 2.x over its own gRPC services; needs no JVM.
 
+mod client;
+mod config;
+mod error;
+mod file;
+mod job;
+mod listing;
+mod master;
+mod worker;
+
+pub use client::Client;
+pub use config::Config;
+pub use error::{Error, Source};
+pub use file::{Block, File, LoadMetadata};
+pub use job::{CommandJob, Job, JobStatus, JobWorker};
+pub use listing::Listing;
+pub use master::MasterInfo;
+pub use worker::{Worker, WorkerAddress};

@@ -1,0 +1,16 @@
+//! The master itself.
+
+/// The leading master about itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MasterInfo {
+    /// Its version, for example "2.9.3".
+    pub version: String,
+    /// Identity of the cluster, made with the journal; see [`crate::Client::cluster_id`].
+    pub cluster_id: String,
+    /// `host:port` of the leader, as it calls itself.
+    pub leader_address: String,
+    /// Milliseconds since the epoch of its start.
+    pub start_time_ms: i64,
+    /// It waits for workers to register and refuses most calls.
+    pub safe_mode: bool,
+}
