@@ -1,0 +1,230 @@
+//! The full table of (state, event), and the rules that hold over any history.
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+
+fn events() -> Vec<Event> {
+    let message = String::new;
+    vec![
+        Event::Admitted,
+        Event::GateShut { reason: Reason::WorkersMissing, message: message() },
+        Event::GatesOpened,
+        Event::NothingMissing,
+        Event::LoadingStarted {
+            engine: EngineKind::DistributedLoad,
+            why: message(),
+            top_up: false,
+            resumed: false,
+        },
+        Event::LoadingEnded { message: message() },
+        Event::Verified { empty: false },
+        Event::Failed { reason: Reason::Incomplete, message: message() },
+        Event::CancelRequested,
+        Event::Cancelled,
+        Event::Withdrawn { reason: Reason::ClusterChanged, message: message() },
+        Event::Interrupted,
+    ]
+}
+
+fn job() -> Job {
+    let path = AlluxioPath::try_from("/a".to_owned()).unwrap();
+    let id = LoadId::try_from("a".to_owned()).unwrap();
+    Job::new(id, Uuid::nil(), Spec::new(path), Timestamp::UNIX_EPOCH)
+}
+
+/// Rows: states. Columns: events in the order of [`events`]. `-`: illegal. Cancel was requested.
+const TABLE: [(State, [&str; 12]); 9] = {
+    use State::{Cancelled, Failed, Listing, Loaded, Loading, Queued, Stale, Verifying, Waiting};
+    const NONE: [&str; 12] = ["-"; 12];
+    [
+        (Queued, ["Waiting", "-", "-", "-", "-", "-", "-", "Failed", "Queued", "Cancelled", "-", "Queued"]),
+        (
+            Waiting,
+            ["-", "Waiting", "Listing", "-", "-", "-", "-", "Failed", "Waiting", "Cancelled", "-", "Waiting"],
+        ),
+        (
+            Listing,
+            [
+                "-",
+                "Waiting",
+                "-",
+                "Verifying",
+                "Loading",
+                "-",
+                "-",
+                "Failed",
+                "Listing",
+                "Cancelled",
+                "-",
+                "Waiting",
+            ],
+        ),
+        (
+            Loading,
+            ["-", "-", "-", "-", "-", "Verifying", "-", "Failed", "Loading", "Cancelled", "-", "Waiting"],
+        ),
+        (
+            Verifying,
+            [
+                "-",
+                "Waiting",
+                "-",
+                "-",
+                "Loading",
+                "-",
+                "Loaded",
+                "Failed",
+                "Verifying",
+                "Cancelled",
+                "-",
+                "Waiting",
+            ],
+        ),
+        (Loaded, ["-", "-", "-", "-", "-", "-", "-", "-", "-", "-", "Stale", "-"]),
+        (Failed, NONE),
+        (Cancelled, NONE),
+        (Stale, NONE),
+    ]
+};
+
+#[test]
+fn every_pair_of_state_and_event() {
+    for (state, row) in TABLE {
+        for (event, wanted) in events().iter().zip(row) {
+            let got = state.next(event, true).map_or("-".to_owned(), |s| format!("{s:?}"));
+            assert_eq!(got, wanted, "{state:?} on {event:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_cancelled_without_a_wish() {
+    for state in State::ALL {
+        assert!(state.next(&Event::Cancelled, false).is_err());
+    }
+}
+
+#[test]
+fn attempts_count_loading_but_not_restarts_and_top_ups() {
+    let mut job = job();
+    let start = |top_up, resumed| Event::LoadingStarted {
+        engine: EngineKind::DistributedLoad,
+        why: String::new(),
+        top_up,
+        resumed,
+    };
+    let ended = || Event::LoadingEnded { message: String::new() };
+    for event in [Event::Admitted, Event::GatesOpened, start(false, false)] {
+        job.apply(event, Timestamp::UNIX_EPOCH).unwrap();
+    }
+    assert_eq!((job.attempt, job.top_ups), (1, 0));
+    job = job.recovered(Timestamp::UNIX_EPOCH);
+    for event in [Event::GatesOpened, start(false, true), ended(), start(true, false), ended()] {
+        job.apply(event, Timestamp::UNIX_EPOCH).unwrap();
+    }
+    assert_eq!((job.attempt, job.top_ups), (1, 1));
+    job.apply(start(false, false), Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!((job.attempt, job.top_ups), (2, 1));
+}
+
+#[test]
+fn the_timeout_counts_active_states_only() {
+    let mut job = job();
+    job.spec.timeout = Some(Duration::from_secs(100));
+    let at = |s| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(s);
+    job.apply(Event::Admitted, at(0)).unwrap();
+    job.apply(Event::GatesOpened, at(1000)).unwrap();
+    assert_eq!(job.time_left(at(1030)), Some(Duration::from_secs(70)));
+    let shut = Event::GateShut { reason: Reason::NotEnoughRoom, message: String::new() };
+    job.apply(shut, at(1040)).unwrap();
+    assert_eq!(job.time_left(at(2000)), Some(Duration::from_secs(60)));
+    assert_eq!(job.wait_left(at(1100)), WAIT_TIMEOUT_LESS_60);
+}
+
+const WAIT_TIMEOUT_LESS_60: Duration = Duration::from_secs(540);
+
+#[test]
+fn a_clock_that_goes_back_takes_no_time_away() {
+    let mut job = job();
+    job.spec.timeout = Some(Duration::from_secs(100));
+    let late = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1);
+    job.apply(Event::Admitted, late).unwrap();
+    job.apply(Event::GatesOpened, late).unwrap();
+    assert_eq!(job.time_left(Timestamp::UNIX_EPOCH), Some(Duration::from_secs(100)));
+}
+
+#[test]
+fn paths_are_normalised_or_refused_with_the_accepted_form() {
+    let accept = |text: &str| AlluxioPath::try_from(text.to_owned()).unwrap().to_string();
+    assert_eq!(accept("/"), "/");
+    assert_eq!(accept("//a///b/"), "/a/b");
+    assert_eq!(accept("/-x/a b,'\"ü"), "/-x/a b,'\"ü");
+    for bad in ["", "a", "-x", "./a", "/a/../b", "/a/.", "/a\nb", "/a\0b", &"/a".repeat(2049)] {
+        let error = AlluxioPath::try_from(bad.to_owned()).unwrap_err();
+        assert!(error.contains("absolute") || error.contains("at most"), "{bad:?}: {error}");
+    }
+}
+
+#[test]
+fn overlap_is_by_component() {
+    let path = |text: &str| AlluxioPath::try_from(text.to_owned()).unwrap();
+    assert!(path("/a").overlaps(&path("/a/b")) && path("/a/b").overlaps(&path("/a")));
+    assert!(path("/").overlaps(&path("/a")) && path("/a").overlaps(&path("/a")));
+    assert!(!path("/a").overlaps(&path("/ab")));
+}
+
+proptest! {
+    #[test]
+    fn any_history_keeps_the_rules(picks in prop::collection::vec((0usize..12, any::<bool>()), 0..200)) {
+        let mut job = job();
+        for (pick, crash) in picks {
+            let before = job.clone();
+            let result = job.apply(events().swap_remove(pick), Timestamp::UNIX_EPOCH);
+            match result {
+                Err(_) => prop_assert_eq!(&job, &before),
+                Ok(()) => prop_assert!(job.sequence > before.sequence),
+            }
+            if !before.state.is_live() {
+                prop_assert!(job == before || (before.state, job.state) == (State::Loaded, State::Stale));
+            }
+            prop_assert!(job.transitions.len() <= TRANSITIONS_KEPT);
+            prop_assert_eq!(job.transitions.back().map_or(State::Queued, |t| t.to), job.state);
+            prop_assert_eq!(job.ended.is_some(), !job.state.is_live());
+            if crash {
+                let seen = job.sequence;
+                let stored: Job = serde_json::from_slice(&serde_json::to_vec(&job).unwrap()).unwrap();
+                prop_assert_eq!(&stored, &job);
+                job = stored.recovered(Timestamp::UNIX_EPOCH);
+                prop_assert!(job.sequence >= seen);
+            }
+        }
+    }
+
+    #[test]
+    fn progress_never_goes_back_and_stays_within_totals(
+        counts in prop::collection::vec((0u64..200, 0u64..200), 1..50),
+    ) {
+        let mut progress = Progress::new(1);
+        for (cached, failed) in counts {
+            let before = *progress.count();
+            progress.advance(Count {
+                files_total: 100, bytes_total: 100, files_cached: cached, bytes_cached: cached,
+                files_failed: failed, bytes_failed: failed, ..Count::default()
+            });
+            let now = progress.count();
+            prop_assert!(now.bytes_cached >= before.bytes_cached && now.bytes_cached <= 100);
+            prop_assert!(now.files_failed >= before.files_failed && now.files_failed <= 100);
+        }
+    }
+
+    #[test]
+    fn any_text_is_a_path_or_refused(text in any::<String>()) {
+        if let Ok(path) = AlluxioPath::try_from(text) {
+            prop_assert!(path.as_str().starts_with('/') && !path.as_str().contains("//"));
+            prop_assert_eq!(AlluxioPath::try_from(path.to_string()), Ok(path));
+        }
+    }
+}
