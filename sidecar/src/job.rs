@@ -166,7 +166,7 @@ impl Job {
                 self.shut_since.get_or_insert(now);
                 self.say(Some(reason), message);
             }
-            Event::LoadingStarted { engine, why, top_up, resumed } => {
+            Event::LoadingStarted { engine, why, top_up, resumed, remnant } => {
                 self.shut_since = None;
                 if top_up {
                     self.top_ups += 1;
@@ -175,11 +175,19 @@ impl Job {
                 }
                 self.engine = Some(engine);
                 self.engine_reason = why;
+                self.remnant = Some(remnant);
                 self.progress.begin_attempt();
                 self.say(None, String::new());
             }
             Event::LoadingEnded { message } => self.say(None, message),
-            Event::NothingMissing => self.say(None, String::new()),
+            Event::LoadingSkipped => self.say(None, String::new()),
+            Event::Submitted { job_control_id } => {
+                if let Some(remnant) = &mut self.remnant {
+                    remnant.job_control_id = Some(job_control_id);
+                }
+            }
+            Event::RemnantCleared => self.remnant = None,
+            Event::FoundMissing { failures } => self.failures = failures,
             Event::Verified { empty } => {
                 self.failures = FailureList::default();
                 let warning = format!("there are no data below {}", self.spec.path);

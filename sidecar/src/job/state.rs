@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::EngineKind;
+use super::{EngineKind, FailureList, Remnant};
 
 /// Where a load stands. See `Load.State` of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -51,8 +51,8 @@ pub enum Event {
         message: String,
     },
     GatesOpened,
-    /// The listing found every block in place.
-    NothingMissing,
+    /// The listing found every block in place, or no attempt is left.
+    LoadingSkipped,
     LoadingStarted {
         engine: EngineKind,
         why: String,
@@ -60,10 +60,21 @@ pub enum Event {
         top_up: bool,
         /// The attempt that a restart of the sidecar or a shut gate interrupted goes on.
         resumed: bool,
+        remnant: Remnant,
+    },
+    /// The command told its id in the job service.
+    Submitted {
+        job_control_id: i64,
     },
     /// The engine has ended, however.
     LoadingEnded {
         message: String,
+    },
+    /// Nothing of ours is left in the job service.
+    RemnantCleared,
+    /// The verification ended, and these files are not loaded.
+    FoundMissing {
+        failures: FailureList,
     },
     /// Every block was seen in place.
     Verified {
@@ -125,9 +136,12 @@ impl State {
             (Queued, Event::Admitted) => Waiting,
             (Waiting | Listing | Verifying, Event::GateShut { .. }) => Waiting,
             (Waiting, Event::GatesOpened) => Listing,
-            (Listing, Event::NothingMissing) => Verifying,
+            (Listing, Event::LoadingSkipped) => Verifying,
             (Listing | Verifying, Event::LoadingStarted { .. }) => Loading,
+            (Loading, Event::Submitted { .. }) => Loading,
             (Loading, Event::LoadingEnded { .. }) => Verifying,
+            (live, Event::RemnantCleared) if live.is_live() => live,
+            (Verifying, Event::FoundMissing { .. }) => Verifying,
             (Verifying, Event::Verified { .. }) => Loaded,
             (live, Event::Failed { .. }) if live.is_live() => Failed,
             (live, Event::CancelRequested) if live.is_live() => live,
