@@ -4,6 +4,8 @@
 /// Encoded `FileDescriptorSet` of the contract and everything it imports, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/preload.bin"));
 
+pub mod client;
+
 /// `package preload.v1`.
 pub mod v1 {
     #![allow(clippy::all, unreachable_pub, missing_debug_implementations, reason = "generated code")]
