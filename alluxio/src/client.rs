@@ -1,84 +1,268 @@
-//! The calls.
+//! The calls. Each is one RPC, may be repeated without harm, and is tried again when the connection was lost (see
+//! `servers`).
 
 use crate::{
     CommandJob, Config, Error, File, Job, JobStatus, JobWorker, Listing, LoadMetadata, MasterInfo, Worker,
     WorkerAddress,
+    connection::{Connection, MAX_MESSAGE, Service},
+    servers::Servers,
+    wire::{block, file, job, meta, version},
 };
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tonic::{Response, Status};
 
-/// A client of one Alluxio cluster. Cheap to clone; clones share their connections.
+use block::block_master_client_service_client::BlockMasterClientServiceClient;
+use file::file_system_master_client_service_client::FileSystemMasterClientServiceClient;
+use job::job_master_client_service_client::JobMasterClientServiceClient;
+use meta::meta_master_client_service_client::MetaMasterClientServiceClient;
+use version::service_version_client_service_client::ServiceVersionClientServiceClient;
+
+/// A client of one Alluxio cluster. Cheap to clone; clones share their connections: one to the leading master, one to
+/// the leading job master, one to each worker that was pinged.
 #[derive(Debug, Clone)]
 pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     config: Arc<Config>,
+    master: Servers,
+    job_master: Servers,
+    /// By `host:port`. Bounded by the cluster: a worker that does not answer, or is not listed any more, goes.
+    workers: Mutex<HashMap<String, Arc<Servers>>>,
 }
 
 impl Client {
-    /// Connects on first use.
+    /// Connects and authenticates at the first call, and again whenever a connection is lost.
     pub fn new(config: Config) -> Client {
-        Client { config: Arc::new(config) }
-    }
-
-    fn missing<T>(&self) -> Result<T, Error> {
-        Err(Error::Protocol { message: format!("not there yet, {}", self.config.user) })
+        let config = Arc::new(config);
+        Client {
+            inner: Arc::new(Inner {
+                master: Servers::new(config.masters.clone(), config.clone()),
+                job_master: Servers::new(config.job_masters.clone(), config.clone()),
+                workers: Mutex::default(),
+                config,
+            }),
+        }
     }
 
     /// Everything below `path`, recursively.
-    pub async fn list(&self, _path: &str, _metadata: LoadMetadata) -> Result<Listing, Error> {
-        self.missing()
+    pub async fn list(&self, path: &str, metadata: LoadMetadata) -> Result<Listing, Error> {
+        let idle_timeout = self.inner.config.listing_idle_timeout;
+        let request = file::ListStatusPRequest {
+            path: Some(path.to_owned()),
+            options: Some(file::ListStatusPOptions {
+                load_metadata_type: Some(file::LoadMetadataPType::from(metadata).into()),
+                common_options: Some(metadata.into()),
+                recursive: Some(true),
+            }),
+        };
+        let open = |connection| Listing::open(connection, request.clone(), idle_timeout);
+        self.inner.master.call(idle_timeout, Some(path), open).await
     }
 
-    /// One file or folder.
-    pub async fn status(&self, _path: &str) -> Result<File, Error> {
-        self.missing()
+    /// One file or folder, with the metadata that the master has or, where it has none, finds in the UFS.
+    pub async fn status(&self, path: &str) -> Result<File, Error> {
+        let request = file::GetStatusPRequest {
+            path: Some(path.to_owned()),
+            options: Some(file::GetStatusPOptions {
+                load_metadata_type: Some(file::LoadMetadataPType::Once.into()),
+                common_options: Some(LoadMetadata::Once.into()),
+                update_timestamps: Some(false),
+            }),
+        };
+        let response = self
+            .master(Some(path), |service| {
+                let request = request.clone();
+                async move {
+                    FileSystemMasterClientServiceClient::new(service)
+                        .max_decoding_message_size(MAX_MESSAGE)
+                        .get_status(request)
+                        .await
+                }
+            })
+            .await?;
+        response.file_info.ok_or_else(|| missing("a status has no file"))?.try_into()
     }
 
-    /// The block workers.
+    /// The block workers that the master takes for alive: also those that died less than
+    /// `alluxio.master.worker.timeout` (5 min) ago, so look at [`Worker::last_contact`].
     pub async fn workers(&self) -> Result<Vec<Worker>, Error> {
-        self.missing()
+        let response = self
+            .master(None, |service| async move {
+                BlockMasterClientServiceClient::new(service)
+                    .max_decoding_message_size(MAX_MESSAGE)
+                    .get_worker_info_list(block::GetWorkerInfoListPOptions {})
+                    .await
+            })
+            .await?;
+        let workers: Vec<Worker> =
+            response.worker_infos.into_iter().map(Worker::try_from).collect::<Result<_, _>>()?;
+        self.known_workers()
+            .retain(|address, _| workers.iter().any(|worker| worker.address.to_string() == *address));
+        Ok(workers)
     }
 
     /// Identity of the cluster.
     pub async fn cluster_id(&self) -> Result<String, Error> {
-        self.missing()
+        let info = self.master_info().await?;
+        if info.cluster_id.is_empty() {
+            return Err(missing("the master has no cluster id"));
+        }
+        Ok(info.cluster_id)
     }
 
     /// The leading master about itself.
     pub async fn master_info(&self) -> Result<MasterInfo, Error> {
-        self.missing()
+        let response = self
+            .master(None, |service| async move {
+                MetaMasterClientServiceClient::new(service)
+                    .get_master_info(meta::GetMasterInfoPOptions {
+                        filter: MASTER_INFO.map(i32::from).to_vec(),
+                    })
+                    .await
+            })
+            .await?;
+        Ok(response.master_info.ok_or_else(|| missing("no master info"))?.into())
     }
 
     /// Sets the limit of copies of one file; -1 is unlimited.
-    pub async fn set_replication_max(&self, _path: &str, _max: i32) -> Result<(), Error> {
-        self.missing()
+    pub async fn set_replication_max(&self, path: &str, max: i32) -> Result<(), Error> {
+        let request = file::SetAttributePRequest {
+            path: Some(path.to_owned()),
+            options: Some(file::SetAttributePOptions { replication_max: Some(max) }),
+        };
+        self.master(Some(path), |service| {
+            let request = request.clone();
+            async move { FileSystemMasterClientServiceClient::new(service).set_attribute(request).await }
+        })
+        .await
+        .map(|_| ())
     }
 
-    /// A round trip to a block worker.
-    pub async fn ping_worker(&self, _address: &WorkerAddress) -> Result<(), Error> {
-        self.missing()
+    /// A round trip to the RPC port of a block worker, over a connection that is kept. Limited by
+    /// [`Config::connect_timeout`]: a worker that is slower than that is as good as silent.
+    pub async fn ping_worker(&self, address: &WorkerAddress) -> Result<(), Error> {
+        let address = address.to_string();
+        let config = &self.inner.config;
+        let worker = self
+            .known_workers()
+            .entry(address.clone())
+            .or_insert_with(|| Arc::new(Servers::new(vec![address.clone()], config.clone())))
+            .clone();
+        let request = version::GetServiceVersionPRequest {
+            service_type: Some(version::ServiceType::BlockWorkerClientService.into()),
+        };
+        let ping = |connection: Arc<Connection>| async move {
+            ServiceVersionClientServiceClient::new(connection.service()).get_service_version(request).await
+        };
+        let result = worker.call(config.connect_timeout, None, ping).await;
+        if result.is_err() {
+            self.known_workers().remove(&address);
+        }
+        result.map(|_| ())
     }
 
     /// Jobs in these states; none given: all.
-    pub async fn jobs(&self, _statuses: &[JobStatus]) -> Result<Vec<Job>, Error> {
-        self.missing()
+    pub async fn jobs(&self, statuses: &[JobStatus]) -> Result<Vec<Job>, Error> {
+        Ok(self.list_jobs(statuses, false).await?.job_infos.into_iter().map(Job::from).collect())
     }
 
     /// Ids of the jobs in these states; none given: all.
-    pub async fn job_ids(&self, _statuses: &[JobStatus]) -> Result<Vec<i64>, Error> {
-        self.missing()
+    pub async fn job_ids(&self, statuses: &[JobStatus]) -> Result<Vec<i64>, Error> {
+        Ok(self.list_jobs(statuses, true).await?.job_ids)
+    }
+
+    async fn list_jobs(
+        &self,
+        statuses: &[JobStatus],
+        job_id_only: bool,
+    ) -> Result<job::ListAllPResponse, Error> {
+        let request = job::ListAllPRequest {
+            options: Some(job::ListAllPOptions {
+                status: statuses.iter().map(|status| job::Status::from(*status).into()).collect(),
+                job_id_only: Some(job_id_only),
+            }),
+        };
+        self.job_master(None, |mut client| {
+            let request = request.clone();
+            async move { client.list_all(request).await }
+        })
+        .await
     }
 
     /// Asks for the end of a job.
-    pub async fn cancel_job(&self, _id: i64) -> Result<(), Error> {
-        self.missing()
+    pub async fn cancel_job(&self, id: i64) -> Result<(), Error> {
+        let request = job::CancelPRequest { job_id: Some(id) };
+        self.job_master(Some(&format!("job {id}")), |mut client| async move { client.cancel(request).await })
+            .await
+            .map(|_| ())
     }
 
     /// The child jobs of a command.
-    pub async fn command_jobs(&self, _job_control_id: i64) -> Result<Vec<CommandJob>, Error> {
-        self.missing()
+    pub async fn command_jobs(&self, job_control_id: i64) -> Result<Vec<CommandJob>, Error> {
+        let request = job::GetCmdStatusDetailedRequest { job_control_id: Some(job_control_id) };
+        let subject = format!("command {job_control_id}");
+        let response =
+            self.job_master(Some(&subject), |mut client| async move {
+                client.get_cmd_status_detailed(request).await
+            })
+            .await?;
+        let children = response.cmd_status_block.unwrap_or_default().job_status_block;
+        Ok(children.into_iter().map(CommandJob::from).collect())
     }
 
     /// The job workers.
     pub async fn job_workers(&self) -> Result<Vec<JobWorker>, Error> {
-        self.missing()
+        let request = job::GetAllWorkerHealthPRequest {};
+        let response = self
+            .job_master(None, |mut client| async move { client.get_all_worker_health(request).await })
+            .await?;
+        Ok(response.worker_healths.into_iter().map(JobWorker::from).collect())
     }
+
+    async fn master<T, F>(&self, subject: Option<&str>, call: impl Fn(Service) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let call = |connection: Arc<Connection>| call(connection.service());
+        self.inner.master.call(self.inner.config.call_timeout, subject, call).await
+    }
+
+    async fn job_master<T, F>(
+        &self,
+        subject: Option<&str>,
+        call: impl Fn(JobMasterClientServiceClient<Service>) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let call = |connection: Arc<Connection>| {
+            let client = JobMasterClientServiceClient::new(connection.service());
+            call(client.max_decoding_message_size(MAX_MESSAGE))
+        };
+        self.inner.job_master.call(self.inner.config.call_timeout, subject, call).await
+    }
+
+    fn known_workers(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Servers>>> {
+        self.inner.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What [`Client::master_info`] asks for: the rest of the answer grows with the cluster.
+const MASTER_INFO: [meta::MasterInfoField; 5] = [
+    meta::MasterInfoField::LeaderMasterAddress,
+    meta::MasterInfoField::SafeMode,
+    meta::MasterInfoField::StartTimeMs,
+    meta::MasterInfoField::Version,
+    meta::MasterInfoField::ClusterId,
+];
+
+fn missing(what: &str) -> Error {
+    Error::Protocol { message: what.to_owned() }
 }

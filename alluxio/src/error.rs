@@ -82,6 +82,24 @@ pub enum Error {
 }
 
 impl Error {
+    /// `subject` is what NOT_FOUND is about.
+    pub(crate) fn from_status(status: tonic::Status, server: &str, subject: Option<&str>) -> Error {
+        use tonic::Code;
+        let server = server.to_owned();
+        if status.code() == Code::Unavailable || std::error::Error::source(&status).is_some() {
+            return Error::Unreachable { server, source: status.into() };
+        }
+        let message = status.message().to_owned();
+        match (status.code(), subject) {
+            (Code::NotFound, Some(subject)) => Error::NotFound { path: subject.to_owned() },
+            (Code::PermissionDenied, _) => Error::PermissionDenied { message },
+            (Code::Unauthenticated, _) => Error::Unauthenticated { server, message },
+            (Code::InvalidArgument, _) => Error::InvalidArgument { message },
+            (Code::Unimplemented, _) => Error::Unsupported { server, message },
+            (code, _) => Error::Server { server, code, message },
+        }
+    }
+
     /// Whether the same call may succeed later without anybody changing the request.
     pub fn is_transient(&self) -> bool {
         match self {
@@ -90,11 +108,7 @@ impl Error {
                 use tonic::Code;
                 matches!(
                     code,
-                    Code::Unavailable
-                        | Code::ResourceExhausted
-                        | Code::Aborted
-                        | Code::Cancelled
-                        | Code::DeadlineExceeded
+                    Code::ResourceExhausted | Code::Aborted | Code::Cancelled | Code::DeadlineExceeded
                 )
             }
             Error::NotFound { .. }

@@ -1,5 +1,10 @@
 //! Files and folders of Alluxio's namespace, and where their blocks are cached.
 
+use crate::{
+    Error,
+    wire::{BlockInfo, file as wire},
+};
+
 /// When the master looks into the under storage (UFS) before it answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoadMetadata {
@@ -52,3 +57,85 @@ pub struct Block {
     /// Ids ([`crate::Worker::id`]) of the distinct workers that hold it.
     pub workers: Vec<i64>,
 }
+
+impl From<LoadMetadata> for wire::LoadMetadataPType {
+    fn from(metadata: LoadMetadata) -> Self {
+        match metadata {
+            LoadMetadata::Never => wire::LoadMetadataPType::Never,
+            LoadMetadata::Once => wire::LoadMetadataPType::Once,
+            LoadMetadata::Always => wire::LoadMetadataPType::Always,
+        }
+    }
+}
+
+impl From<LoadMetadata> for wire::FileSystemMasterCommonPOptions {
+    fn from(metadata: LoadMetadata) -> Self {
+        let sync_interval_ms = match metadata {
+            LoadMetadata::Never | LoadMetadata::Once => -1,
+            LoadMetadata::Always => 0,
+        };
+        wire::FileSystemMasterCommonPOptions { sync_interval_ms: Some(sync_interval_ms) }
+    }
+}
+
+impl TryFrom<wire::FileInfo> for File {
+    type Error = Error;
+
+    /// Strict where "every block is cached" depends on it: path, length, block ids and block lengths must be there and
+    /// not negative. The rest falls back to the cautious value.
+    fn try_from(info: wire::FileInfo) -> Result<File, Error> {
+        let path = info.path.ok_or_else(|| missing("a file", "a path"))?;
+        let folder = info.folder.unwrap_or_default();
+        let length = match info.length {
+            None if folder => 0,
+            length => bytes(&path, "length", length)?,
+        };
+        let blocks = info
+            .file_block_infos
+            .into_iter()
+            .map(|info| Block::from_wire(&path, info.block_info.unwrap_or_default()))
+            .collect::<Result<_, _>>()?;
+        Ok(File {
+            length,
+            block_size: bytes(&path, "block size", Some(info.block_size_bytes.unwrap_or_default()))?,
+            folder,
+            completed: info.completed.unwrap_or_default(),
+            persisted: info.persisted.unwrap_or_default(),
+            mount_id: info.mount_id.unwrap_or_default(),
+            mount_point: info.mount_point.unwrap_or_default(),
+            ufs_path: info.ufs_path.unwrap_or_default(),
+            creation_time_ms: info.creation_time_ms.unwrap_or_default(),
+            replication_min: info.replication_min.unwrap_or_default(),
+            replication_max: info.replication_max.unwrap_or(-1),
+            blocks,
+            path,
+        })
+    }
+}
+
+impl Block {
+    fn from_wire(path: &str, info: BlockInfo) -> Result<Block, Error> {
+        let mut workers: Vec<i64> =
+            info.locations.into_iter().filter_map(|location| location.worker_id).collect();
+        workers.sort_unstable();
+        workers.dedup();
+        Ok(Block {
+            id: info.block_id.ok_or_else(|| missing(path, "a block id"))?,
+            length: bytes(path, "block length", info.length)?,
+            workers,
+        })
+    }
+}
+
+/// A number of bytes; missing or negative it is a protocol error, since no guess is safe.
+fn bytes(path: &str, name: &str, value: Option<i64>) -> Result<u64, Error> {
+    let value = value.ok_or_else(|| missing(path, name))?;
+    u64::try_from(value).map_err(|_| Error::Protocol { message: format!("{name} {value} of {path}") })
+}
+
+fn missing(whose: &str, name: &str) -> Error {
+    Error::Protocol { message: format!("{whose} came without {name}") }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,16 @@
 //! A small async client of Alluxio 2.x over its own gRPC services; needs no JVM.
 
 mod client;
+mod codec;
 mod config;
+mod connection;
 mod error;
 mod file;
 mod job;
 mod listing;
 mod master;
+mod servers;
+mod wire;
 mod worker;
 
 pub use client::Client;

@@ -1,5 +1,7 @@
 //! The master itself.
 
+use crate::wire::meta;
+
 /// The leading master about itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MasterInfo {
@@ -13,4 +15,16 @@ pub struct MasterInfo {
     pub start_time_ms: i64,
     /// It waits for workers to register and refuses most calls.
     pub safe_mode: bool,
+}
+
+impl From<meta::MasterInfo> for MasterInfo {
+    fn from(info: meta::MasterInfo) -> MasterInfo {
+        MasterInfo {
+            version: info.version.unwrap_or_default(),
+            cluster_id: info.cluster_id.unwrap_or_default(),
+            leader_address: info.leader_master_address.unwrap_or_default(),
+            start_time_ms: info.start_time_ms.unwrap_or_default(),
+            safe_mode: info.safe_mode.unwrap_or_default(),
+        }
+    }
 }
