@@ -1,1 +1,52 @@
+//! The harness of the end-to-end tests: a real Alluxio on loopback, the real sidecar, and an oracle.
+//!
+//! A test reads like this:
+//!
+//! ```ignore
+//! use preload_tests::{MIB, Sidecar, load, shared};
+//!
+//! #[tokio::test]
+//! async fn a_directory_is_loaded_twice() -> anyhow::Result<()> {
+//!     let cluster = shared().await?;                       // one for all tests; or Cluster::start(options)
+//!     let data = cluster.data("twice")?;                   // a fresh directory of the UFS
+//!     data.files(20, MIB)?;
+//!     let sidecar = Sidecar::start(cluster, &[] as &[&str]).await?;
+//!     sidecar.start_load(load("a", data.path(), 2)).await?;
+//!     sidecar.in_state("a", State::Loaded).await?;
+//!     cluster.oracle().assert_loaded(data.path(), 2).await?;
+//!     sidecar.assert_no_errors()
+//! }
+//! ```
+//!
+//! - [`Cluster`]: start it with [`Options`], `kill` and `start_role` its processes, run its command line.
+//! - [`Sidecar`]: `kill9`, `terminate`, `restart`, its log, a client. [`Setup`] where arguments do not do.
+//! - [`Data`]: files to load. [`Oracle`]: what really is on the workers' disks.
+//! - [`Sandbox`]: a loopback network and a directory; [`Leash`]: one process. Both vanish with the test
+//!   process, also when that is killed with SIGKILL.
+//! - [`grpcurl`], [`Authority`] for TLS, [`processes`] for what runs, [`wait::until`] for conditions.
+//!
+//! Invariants: everything binds 127.x.y.z addresses that no other run has; no test depends on another; a
+//! missing prerequisite is an error that names the command which installs it.
 
+pub mod certificates;
+pub mod cluster;
+pub mod data;
+pub mod http;
+pub mod leash;
+pub mod oracle;
+pub mod prerequisites;
+pub mod processes;
+pub mod sandbox;
+pub mod sidecar;
+pub mod wait;
+
+mod grpcurl;
+
+pub use certificates::Authority;
+pub use cluster::{Authentication, Cluster, MIB, Options, Role, shared};
+pub use data::{Data, ODD_NAMES};
+pub use grpcurl::grpcurl;
+pub use leash::{Exit, Leash};
+pub use oracle::{Copies, Oracle};
+pub use sandbox::{Output, Sandbox};
+pub use sidecar::{Setup, Sidecar, load};

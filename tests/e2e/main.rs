@@ -1,0 +1,4 @@
+//! End-to-end tests: `make test`, or `cargo test -p preload-tests --test e2e NAME` after
+//! `make prerequisites` and `cargo build --workspace`.
+
+mod harness;

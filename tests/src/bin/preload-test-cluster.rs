@@ -1,0 +1,17 @@
+//! A two-worker Alluxio to play with: says where it is, and lasts until this process ends, in whatever way.
+
+use anyhow::Result;
+use preload_tests::{Cluster, Options};
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let cluster = Cluster::start(Options::default()).await?;
+    println!("directory: {}", cluster.sandbox().directory().display());
+    println!("under file system: {}", cluster.ufs().display());
+    println!("command line: {}", cluster.launcher().display());
+    println!("master: {}", cluster.master_address());
+    println!("job master: {}", cluster.job_master_address());
+    println!("web: http://{}", cluster.web_address());
+    println!("ends with Ctrl-C");
+    std::future::pending().await
+}
