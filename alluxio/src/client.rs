@@ -53,7 +53,10 @@ impl Client {
 
     /// Everything below `path`, recursively.
     pub async fn list(&self, path: &str, metadata: LoadMetadata) -> Result<Listing, Error> {
-        let idle_timeout = self.inner.config.listing_idle_timeout;
+        let idle_timeout = match metadata {
+            LoadMetadata::Never => self.inner.config.call_timeout,
+            LoadMetadata::Once | LoadMetadata::Always => self.inner.config.listing_idle_timeout,
+        };
         let request = file::ListStatusPRequest {
             path: Some(path.to_owned()),
             options: Some(file::ListStatusPOptions {
@@ -255,8 +258,7 @@ impl Client {
 }
 
 /// What [`Client::master_info`] asks for: the rest of the answer grows with the cluster.
-const MASTER_INFO: [meta::MasterInfoField; 5] = [
-    meta::MasterInfoField::LeaderMasterAddress,
+const MASTER_INFO: [meta::MasterInfoField; 4] = [
     meta::MasterInfoField::SafeMode,
     meta::MasterInfoField::StartTimeMs,
     meta::MasterInfoField::Version,

@@ -86,10 +86,8 @@ impl TryFrom<wire::FileInfo> for File {
     fn try_from(info: wire::FileInfo) -> Result<File, Error> {
         let path = info.path.ok_or_else(|| missing("a file", "a path"))?;
         let folder = info.folder.unwrap_or_default();
-        let length = match info.length {
-            None if folder => 0,
-            length => bytes(&path, "length", length)?,
-        };
+        // A folder's length is the number of its entries: no bytes.
+        let length = if folder { 0 } else { bytes(&path, "length", info.length)? };
         let blocks = info
             .file_block_infos
             .into_iter()

@@ -9,8 +9,6 @@ pub struct MasterInfo {
     pub version: String,
     /// Identity of the cluster, made with the journal; see [`crate::Client::cluster_id`].
     pub cluster_id: String,
-    /// `host:port` of the leader, as it calls itself.
-    pub leader_address: String,
     /// Milliseconds since the epoch of its start.
     pub start_time_ms: i64,
     /// It waits for workers to register and refuses most calls.
@@ -22,7 +20,6 @@ impl From<meta::MasterInfo> for MasterInfo {
         MasterInfo {
             version: info.version.unwrap_or_default(),
             cluster_id: info.cluster_id.unwrap_or_default(),
-            leader_address: info.leader_master_address.unwrap_or_default(),
             start_time_ms: info.start_time_ms.unwrap_or_default(),
             safe_mode: info.safe_mode.unwrap_or_default(),
         }

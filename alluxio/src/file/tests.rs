@@ -46,10 +46,14 @@ fn a_negative_length_is_refused_with_its_path() {
 }
 
 #[test]
-fn a_file_without_length_or_path_is_refused_a_folder_has_no_length() {
+fn a_file_without_length_or_path_is_refused() {
     assert_eq!(refused(wire::FileInfo { length: None, ..info() }), "/a came without length");
     assert_eq!(refused(wire::FileInfo { path: None, ..info() }), "a file came without a path");
-    let folder = wire::FileInfo { length: None, folder: Some(true), file_block_infos: vec![], ..info() };
+}
+
+#[test]
+fn the_entries_of_a_folder_are_no_bytes() {
+    let folder = wire::FileInfo { folder: Some(true), file_block_infos: vec![], ..info() };
     assert_eq!(File::try_from(folder).unwrap().length, 0);
 }
 
