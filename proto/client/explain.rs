@@ -82,7 +82,8 @@ fn message(status: &Status) -> String {
     let mut source = status.source();
     while let Some(cause) = source {
         let text = cause.to_string();
-        if !message.contains(&text) {
+        // tonic wraps each cause into one that only says this.
+        if text != "transport error" && !message.contains(&text) {
             message = if message.is_empty() { text } else { format!("{message}: {text}") };
         }
         source = cause.source();
