@@ -117,9 +117,10 @@ impl<'a> Oracle<'a> {
 
     async fn list(self, path: &str) -> Result<Vec<(String, Value)>> {
         let mut found = Vec::new();
-        // A file is found in its parent; the page of a file itself would read it, hence cache it.
-        if !path.ends_with('/')
-            && let Some((parent, _)) = path.rsplit_once('/')
+        // A file is found in its parent, since the page of a file itself would read it, hence cache it; but
+        // a new directory may be missing there, because Alluxio lists each directory once.
+        if !self.cluster.ufs_path(path).is_dir()
+            && let Some((parent, _)) = path.trim_end_matches('/').rsplit_once('/')
         {
             let parent = if parent.is_empty() { "/" } else { parent };
             let own = self.browse(parent).await?.into_iter().find(|(entry, _)| entry == path);
@@ -142,10 +143,9 @@ impl<'a> Oracle<'a> {
     }
 
     async fn browse(self, directory: &str) -> Result<Vec<(String, Value)>> {
-        let page = format!(
-            "/api/v1/master/webui_browse?path={}&offset=0&limit=1000000",
-            http::encode_path(directory)
-        );
+        // The page decodes its parameter twice.
+        let parameter = http::encode_path(&http::encode_path(directory));
+        let page = format!("/api/v1/master/webui_browse?path={parameter}&offset=0&limit=1000000");
         let page = http::get_json(&self.cluster.web_address(), &page).await?;
         let Some(entries) = page["fileInfos"].as_array() else {
             bail!("Alluxio does not list {directory}: {page}");

@@ -103,6 +103,7 @@ fn java(sandbox: &Sandbox, version: &str, role: &str, logging: &str) -> Result<C
     command.arg(format!("-Dalluxio.conf.dir={directory}/conf"));
     command.arg(format!("-Dalluxio.site.conf.dir={directory}/conf/"));
     command.arg(format!("-Dalluxio.logs.dir={directory}/logs"));
-    command.current_dir(sandbox.directory());
+    // In the POSIX locale a JVM cannot name files outside ASCII.
+    command.env("LC_ALL", "C.UTF-8").current_dir(sandbox.directory());
     Ok(command)
 }
