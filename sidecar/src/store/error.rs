@@ -1,7 +1,12 @@
 //! What can go wrong with the store, for whom, and what to do about it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
+use nix::sys::statvfs::{FsFlags, statvfs};
+use rusqlite::{Error as Sql, ErrorCode};
 use thiserror::Error;
 
 use crate::job::LoadId;
@@ -70,6 +75,114 @@ impl StoreError {
             | Self::NotFound { .. }
             | Self::Closed
             | Self::Internal { .. } => false,
+        }
+    }
+}
+
+/// Why an operation inside a thread of the store did not give its result.
+#[derive(Debug, Clone)]
+pub(super) enum Fault {
+    Store(StoreError),
+    /// To be put in quarantine.
+    Bad(Bad),
+}
+
+/// A row that does not hold.
+#[derive(Debug, Clone)]
+pub(super) struct Bad {
+    pub(super) ordinal: i64,
+    pub(super) reason: String,
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// The file is not known where most statements run: [`StoreError::at`] puts it in.
+impl From<Sql> for Fault {
+    fn from(error: Sql) -> Self {
+        Self::Store(StoreError::from_sql(&error))
+    }
+}
+
+impl Fault {
+    pub(super) fn at(self, path: &Path) -> Self {
+        match self {
+            Self::Store(error) => Self::Store(error.at(path)),
+            Self::Bad(bad) => Self::Bad(bad),
+        }
+    }
+}
+
+impl StoreError {
+    fn from_sql(error: &Sql) -> Self {
+        let file = PathBuf::new();
+        let problem = error.to_string();
+        match error {
+            Sql::SqliteFailure(failure, _) => match failure.code {
+                ErrorCode::DiskFull => Self::Full { file },
+                ErrorCode::ReadOnly => Self::ReadOnly { file },
+                ErrorCode::SystemIoFailure | ErrorCode::CannotOpen => Self::Io { file, problem },
+                ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::FileLockingProtocolFailed => Self::Busy { file },
+                // Operations look before they write: a constraint that fails all the same means damage.
+                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation => {
+                    Self::Corrupt { file, problem }
+                }
+                _ => Self::Internal { file, problem },
+            },
+            Sql::FromSqlConversionFailure(..)
+            | Sql::IntegralValueOutOfRange(..)
+            | Sql::InvalidColumnType(..)
+            | Sql::QueryReturnedNoRows
+            | Sql::Utf8Error(..) => Self::Corrupt { file, problem },
+            _ => Self::Internal { file, problem },
+        }
+    }
+
+    /// Says which file, and asks its file system what an I/O error may mean: SQLite keeps `errno` to itself.
+    pub(super) fn at(self, path: &Path) -> Self {
+        let file = path.to_owned();
+        match self {
+            Self::Io { problem, .. } => match statvfs(path) {
+                Ok(disk) if disk.flags().contains(FsFlags::ST_RDONLY) => Self::ReadOnly { file },
+                Ok(disk) if disk.blocks_available() == 0 => Self::Full { file },
+                _ => Self::Io { file, problem },
+            },
+            Self::Full { .. } => Self::Full { file },
+            Self::ReadOnly { .. } => Self::ReadOnly { file },
+            Self::Busy { .. } => Self::Busy { file },
+            Self::Corrupt { problem, .. } => Self::Corrupt { file, problem },
+            Self::Internal { problem, .. } => Self::Internal { file, problem },
+            Self::Damaged { .. } | Self::NotFound { .. } | Self::Closed => self,
+        }
+    }
+}
+
+impl OpenError {
+    pub(super) fn from_io(what: &'static str, path: &Path, error: &io::Error) -> Self {
+        let path = path.to_owned();
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Self::NoPermission { path },
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { path },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path },
+            io::ErrorKind::NotADirectory => Self::NotADirectory { path },
+            _ => Self::Io { what, path, problem: error.to_string() },
+        }
+    }
+
+    pub(super) fn from_sql(file: &Path, error: &Sql) -> Self {
+        let file = file.to_owned();
+        match StoreError::from_sql(error).at(&file) {
+            StoreError::Full { file: path } => Self::Full { path },
+            StoreError::ReadOnly { file: path } => Self::ReadOnly { path },
+            StoreError::Busy { file } => Self::Locked { file, pid: None },
+            StoreError::Io { file: path, problem } => Self::Io { what: "opening", path, problem },
+            // A statement of ours that does not even compile: the schema is not what it was.
+            _ => Self::Damaged { file, problem: error.to_string() },
         }
     }
 }
