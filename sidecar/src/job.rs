@@ -161,7 +161,11 @@ impl Job {
             self.active += self.in_state_for(now);
         }
         match event {
-            Event::Admitted | Event::GatesOpened => self.say(None, String::new()),
+            Event::Admitted | Event::LoadingSkipped => self.say(None, String::new()),
+            Event::GatesOpened { cluster } => {
+                self.cluster = cluster;
+                self.say(None, String::new());
+            }
             Event::GateShut { reason, message } => {
                 self.shut_since.get_or_insert(now);
                 self.say(Some(reason), message);
@@ -180,7 +184,6 @@ impl Job {
                 self.say(None, String::new());
             }
             Event::LoadingEnded { message } => self.say(None, message),
-            Event::LoadingSkipped => self.say(None, String::new()),
             Event::Submitted { job_control_id } => {
                 if let Some(remnant) = &mut self.remnant {
                     remnant.job_control_id = Some(job_control_id);
@@ -238,6 +241,12 @@ impl Job {
             let _ = self.apply(Event::Interrupted, now);
         }
         self
+    }
+
+    /// Takes an exact count over as it is: the end of a listing or a verification.
+    pub fn count(&mut self, exact: Count, now: Timestamp) -> bool {
+        self.progress.reset(exact);
+        self.advance(exact, now)
     }
 
     /// What is left of `spec.timeout`; `None`: no limit.

@@ -129,3 +129,10 @@ impl fmt::Display for LoadId {
         f.write_str(&self.0)
     }
 }
+
+impl From<uuid::Uuid> for LoadId {
+    /// The hyphenated form, 36 characters, is a legal id.
+    fn from(uuid: uuid::Uuid) -> Self {
+        Self(uuid.hyphenated().to_string())
+    }
+}

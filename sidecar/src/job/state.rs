@@ -50,7 +50,10 @@ pub enum Event {
         reason: Reason,
         message: String,
     },
-    GatesOpened,
+    /// `cluster`: identity of the cluster behind them.
+    GatesOpened {
+        cluster: String,
+    },
     /// The listing found every block in place, or no attempt is left.
     LoadingSkipped,
     LoadingStarted {
@@ -135,7 +138,7 @@ impl State {
         Ok(match (self, event) {
             (Queued, Event::Admitted) => Waiting,
             (Waiting | Listing | Verifying, Event::GateShut { .. }) => Waiting,
-            (Waiting, Event::GatesOpened) => Listing,
+            (Waiting, Event::GatesOpened { .. }) => Listing,
             (Listing, Event::LoadingSkipped) => Verifying,
             (Listing | Verifying, Event::LoadingStarted { .. }) => Loading,
             (Loading, Event::Submitted { .. }) => Loading,

@@ -11,7 +11,7 @@ fn events() -> Vec<Event> {
     vec![
         Event::Admitted,
         Event::GateShut { reason: Reason::WorkersMissing, message: message() },
-        Event::GatesOpened,
+        opened(),
         Event::LoadingSkipped,
         Event::LoadingStarted {
             engine: EngineKind::DistributedLoad,
@@ -31,6 +31,10 @@ fn events() -> Vec<Event> {
         Event::RemnantCleared,
         Event::FoundMissing { failures: FailureList { generation: 1, count: 1 } },
     ]
+}
+
+fn opened() -> Event {
+    Event::GatesOpened { cluster: "c".to_owned() }
 }
 
 const REMNANT: Remnant = Remnant { job_floor: 0, job_control_id: None };
@@ -91,12 +95,12 @@ fn attempts_count_loading_but_not_restarts_and_top_ups() {
         remnant: REMNANT,
     };
     let ended = || Event::LoadingEnded { message: String::new() };
-    for event in [Event::Admitted, Event::GatesOpened, start(false, false)] {
+    for event in [Event::Admitted, opened(), start(false, false)] {
         job.apply(event, Timestamp::UNIX_EPOCH).unwrap();
     }
     assert_eq!((job.attempt, job.top_ups), (1, 0));
     job = job.recovered(Timestamp::UNIX_EPOCH);
-    for event in [Event::GatesOpened, start(false, true), ended(), start(true, false), ended()] {
+    for event in [opened(), start(false, true), ended(), start(true, false), ended()] {
         job.apply(event, Timestamp::UNIX_EPOCH).unwrap();
     }
     assert_eq!((job.attempt, job.top_ups), (1, 1));
@@ -110,7 +114,7 @@ fn the_timeout_counts_active_states_only() {
     job.spec.timeout = Some(Duration::from_secs(100));
     let at = |s| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(s);
     job.apply(Event::Admitted, at(0)).unwrap();
-    job.apply(Event::GatesOpened, at(1000)).unwrap();
+    job.apply(opened(), at(1000)).unwrap();
     assert_eq!(job.time_left(at(1030)), Some(Duration::from_secs(70)));
     let shut = Event::GateShut { reason: Reason::NotEnoughRoom, message: String::new() };
     job.apply(shut, at(1040)).unwrap();
@@ -126,7 +130,7 @@ fn a_clock_that_goes_back_takes_no_time_away() {
     job.spec.timeout = Some(Duration::from_secs(100));
     let late = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1);
     job.apply(Event::Admitted, late).unwrap();
-    job.apply(Event::GatesOpened, late).unwrap();
+    job.apply(opened(), late).unwrap();
     assert_eq!(job.time_left(Timestamp::UNIX_EPOCH), Some(Duration::from_secs(100)));
 }
 

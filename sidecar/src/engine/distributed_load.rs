@@ -1,0 +1,111 @@
+//! One run of `alluxio fs distributedLoad --replication N PATH`.
+//!
+//! Its exit code and its "Successfully loaded" lines are hints only: it exits 0 with nothing loaded when
+//! there are too few workers, no job worker, no room, or when its job master dies (seen with 2.9.3).
+
+use std::{collections::HashMap, ffi::OsString};
+
+use alluxio_client::{Client, Error, JobStatus};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    launcher::Launcher,
+    leftovers,
+    output::{Line, Output},
+    process::{self, Exit, ProcessError},
+};
+use crate::job::{AlluxioPath, Remnant};
+
+/// Failed files whose cause is kept; beyond that the list of failures goes without Alluxio's words.
+const MAX_CAUSES: usize = 10_000;
+/// Longest cause kept, in characters: Java traces are long.
+const CAUSE_CHARS: usize = 300;
+
+/// What to load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    pub path: AlluxioPath,
+    pub replicas: u32,
+    /// Also adds copies to blocks that have one already; the plain command never does.
+    pub direct_cache: bool,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    pub exit: Exit,
+    pub output: Output,
+}
+
+/// Runs the command to its end, or ends it when `stop` is cancelled. Tells its id in the job service to
+/// `submitted` as soon as it is known.
+pub async fn run(
+    launcher: &Launcher,
+    wish: &Wish,
+    submitted: &watch::Sender<Option<i64>>,
+    stop: &CancellationToken,
+) -> Result<End, ProcessError> {
+    let mut arguments: Vec<OsString> =
+        vec!["fs".into(), "distributedLoad".into(), "--replication".into(), wish.replicas.to_string().into()];
+    if wish.direct_cache {
+        arguments.push("--direct-cache".into());
+    }
+    // Absolute, so it can never be taken for an option.
+    arguments.push(wish.path.as_str().into());
+    let mut output = Output::default();
+    let program = launcher.program(arguments);
+    let exit = process::run(
+        &program,
+        |line| {
+            tracing::debug!(target: "alluxio_command", "{}", String::from_utf8_lossy(line));
+            if let Line::Submitted { job_control_id } = output.read(line) {
+                submitted.send_replace(Some(job_control_id));
+            }
+        },
+        stop,
+    )
+    .await?;
+    Ok(End { exit, output })
+}
+
+/// Largest id in the job service: whatever we start next gets a larger one.
+pub async fn job_floor(client: &Client) -> Result<i64, Error> {
+    Ok(client.job_ids(&[]).await?.into_iter().max().unwrap_or(0))
+}
+
+/// Why files of our run failed, in Alluxio's words, by path. The job service forgets finished jobs after a
+/// while (30 s under Fluid), so ask right after the run.
+pub async fn causes(
+    client: &Client,
+    path: &AlluxioPath,
+    remnant: Remnant,
+) -> Result<HashMap<String, String>, Error> {
+    let jobs = client.jobs(&[JobStatus::Failed]).await?;
+    let ours = jobs.into_iter().filter(|job| leftovers::is_ours(job, path, remnant));
+    let words = |message: &str| message.split_whitespace().collect::<Vec<_>>().join(" ");
+    Ok(ours
+        .flat_map(|job| {
+            let cause: String = words(&job.error_message).chars().take(CAUSE_CHARS).collect();
+            job.affected_paths.into_iter().map(move |path| (path, cause.clone()))
+        })
+        .filter(|(_, cause)| !cause.is_empty())
+        .take(MAX_CAUSES)
+        .collect())
+}
+
+impl End {
+    /// One sentence when the command itself says that it did not do its work; else empty.
+    #[must_use]
+    pub fn complaint(&self) -> String {
+        match self.exit {
+            Exit::Code(0) => match self.output.summary {
+                Some((_, failed)) if failed > 0 => format!("distributedLoad says that {failed} failed"),
+                _ => String::new(),
+            },
+            Exit::Code(code) => format!("distributedLoad exited with {code}: {}", self.output.tail(3)),
+            Exit::Killed(signal) => format!("distributedLoad's supervisor was killed by signal {signal}"),
+            Exit::Stopped => "distributedLoad was stopped".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Cancels what a run of distributedLoad left in Alluxio's job service, and nothing else.
+//!
+//! Killing the command does not stop its jobs, and the command cannot be cancelled as a whole: only its
+//! children can, while the service may still be starting more. So it goes in rounds, until nothing of ours
+//! has been seen for a while.
+//!
+//! Ours are: the children of our command, once it told its id; before that, jobs named `Load` that are
+//! younger than our command and whose paths all lie under ours. Loads on other paths, and jobs that
+//! replicate, evict, migrate or persist data of users, never match.
+
+use std::time::Duration;
+
+use alluxio_client::{Client, Error, Job, JobStatus};
+use tokio::time::Instant;
+
+use crate::job::{AlluxioPath, Remnant};
+
+/// Between two looks.
+const ROUND: Duration = Duration::from_millis(300);
+
+/// Nothing of ours seen for this long, and it is over. A command killed before it told its id may have a
+/// submission under way in the job master that has started no child yet; a listing of the UFS is in it.
+const QUIET_KNOWN: Duration = Duration::from_millis(300);
+const QUIET_UNKNOWN: Duration = Duration::from_secs(3);
+
+/// Tasks get to know that their job was cancelled by a heartbeat of their job worker, one a second.
+const TASKS_STOP: Duration = Duration::from_secs(5);
+
+const LIVE: [JobStatus; 2] = [JobStatus::Created, JobStatus::Running];
+
+/// Cancels all that is ours and returns how many jobs that were. Returns only when nothing of ours runs
+/// any more; the caller bounds it in time and retries on transient errors.
+pub async fn cancel(client: &Client, path: &AlluxioPath, remnant: Remnant) -> Result<usize, Error> {
+    let quiet_for = if remnant.job_control_id.is_some() { QUIET_KNOWN } else { QUIET_UNKNOWN };
+    let mut cancelled = 0;
+    let mut quiet_since = Instant::now();
+    loop {
+        let ours = live(client, path, remnant).await?;
+        if ours.is_empty() {
+            if quiet_since.elapsed() >= quiet_for {
+                break;
+            }
+        } else {
+            quiet_since = Instant::now();
+        }
+        for id in &ours {
+            match client.cancel_job(*id).await {
+                Ok(()) | Err(Error::NotFound { .. }) => cancelled += 1,
+                Err(error) if error.is_transient() => return Err(error),
+                // It ended between the look and the call.
+                Err(error) => tracing::debug!(job = id, %error, "job was not cancelled"),
+            }
+        }
+        tokio::time::sleep(ROUND).await;
+    }
+    if cancelled > 0 {
+        heard_of_it(client).await?;
+    }
+    Ok(cancelled)
+}
+
+/// Waits until each job worker has sent two more heartbeats, so that the tasks of cancelled jobs have ended.
+async fn heard_of_it(client: &Client) -> Result<(), Error> {
+    let mut beats = std::collections::HashMap::new();
+    let until = Instant::now() + TASKS_STOP;
+    while Instant::now() < until {
+        let mut waiting = false;
+        for worker in client.job_workers().await? {
+            let (last, count) = beats.entry(worker.id).or_insert((worker.last_updated_ms, 0));
+            if *last != worker.last_updated_ms {
+                (*last, *count) = (worker.last_updated_ms, *count + 1);
+            }
+            waiting |= *count < 2;
+        }
+        if !waiting {
+            break;
+        }
+        tokio::time::sleep(ROUND).await;
+    }
+    Ok(())
+}
+
+/// Ids of our jobs that have not ended.
+async fn live(client: &Client, path: &AlluxioPath, remnant: Remnant) -> Result<Vec<i64>, Error> {
+    if let Some(control) = remnant.job_control_id {
+        return match client.command_jobs(control).await {
+            Ok(jobs) => {
+                Ok(jobs.into_iter().filter(|job| !job.status.is_finished()).map(|job| job.id).collect())
+            }
+            // The job master forgot the command: it was restarted, and its jobs went with it.
+            Err(Error::NotFound { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        };
+    }
+    let jobs = client.jobs(&LIVE).await?;
+    Ok(jobs.iter().filter(|job| is_ours(job, path, remnant)).map(|job| job.id).collect())
+}
+
+/// `job` was made by our command.
+#[must_use]
+pub fn is_ours(job: &Job, path: &AlluxioPath, remnant: Remnant) -> bool {
+    job.name == "Load"
+        && job.id > remnant.job_floor
+        && !job.affected_paths.is_empty()
+        && job.affected_paths.iter().all(|affected| path.contains(affected))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(name: &str, id: i64, paths: &[&str]) -> Job {
+        let affected_paths = paths.iter().map(|p| (*p).to_owned()).collect();
+        Job { name: name.into(), id, affected_paths, ..Job::default() }
+    }
+
+    #[test]
+    fn only_younger_loads_below_our_path_are_ours() {
+        let path = AlluxioPath::try_from("/data/a".to_owned()).unwrap();
+        let remnant = Remnant { job_floor: 100, job_control_id: None };
+        let ours = |job: &Job| is_ours(job, &path, remnant);
+        assert!(ours(&job("Load", 101, &["/data/a/f"])));
+        assert!(ours(&job("Load", 101, &["/data/a"])));
+        assert!(!ours(&job("Load", 100, &["/data/a/f"])), "began before us");
+        assert!(!ours(&job("Load", 101, &["/data/ab"])), "another path");
+        assert!(!ours(&job("Load", 101, &["/data/a/f", "/data/b/f"])), "partly another path");
+        assert!(!ours(&job("Load", 101, &[])), "unknown path");
+        for name in ["Persist", "Replicate", "Evict", "Migrate", "SetReplica"] {
+            assert!(!ours(&job(name, 101, &["/data/a/f"])), "{name}");
+        }
+    }
+}

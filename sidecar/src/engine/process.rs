@@ -1,0 +1,169 @@
+//! Owner of one child process: starts it under the supervisor, reads its output, ends it.
+//!
+//! The child is gone when [`run`] returns, and soon after `run` is dropped: the supervisor's pipe closes
+//! with it. Output is read to its end in bounded memory, whatever the child prints.
+
+use std::{ffi::OsString, io, path::PathBuf, process::Stdio, time::Duration};
+
+use thiserror::Error;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio_util::sync::CancellationToken;
+
+use super::supervisor;
+
+/// A JVM that got TERM runs its shutdown hooks; Alluxio's shell needs well under a second.
+pub const GRACE: Duration = Duration::from_secs(5);
+
+/// Longest line handed on; the rest of a longer one is dropped. PATH_MAX is 4 KiB.
+const MAX_LINE: usize = 16 * 1024;
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// Binary that has the `supervise` subcommand: this one.
+    pub supervisor: PathBuf,
+    pub program: PathBuf,
+    pub arguments: Vec<OsString>,
+    /// Added to the environment of the sidecar.
+    pub environment: Vec<(OsString, OsString)>,
+    pub directory: PathBuf,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself; 128 + n for signal n.
+    Code(i32),
+    /// The supervisor was killed by this signal: somebody else's doing, or the kernel's for want of memory.
+    Killed(i32),
+    /// We ended it.
+    Stopped,
+}
+
+/// The child could not be started or watched. The operator acts: see the message.
+#[derive(Debug, Error)]
+#[error("cannot run {program}")]
+pub struct ProcessError {
+    program: String,
+    #[source]
+    source: io::Error,
+}
+
+/// Runs `program` to its end, or ends it when `stop` is cancelled. Each line of stdout and stderr goes to
+/// `on_line`, without its line end.
+pub async fn run(
+    program: &Program,
+    mut on_line: impl FnMut(&[u8]),
+    stop: &CancellationToken,
+) -> Result<Exit, ProcessError> {
+    let error = |source| ProcessError { program: program.program.display().to_string(), source };
+    let mut child = tokio::process::Command::new(&program.supervisor)
+        .arg("supervise")
+        .arg("--grace-seconds")
+        .arg(GRACE.as_secs().to_string())
+        .arg("--")
+        .arg(&program.program)
+        .args(&program.arguments)
+        .envs(program.environment.iter().map(|(k, v)| (k, v)))
+        .current_dir(&program.directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // Away from the terminal's group, so that a Ctrl-C reaches the sidecar only, which stops in order.
+        .process_group(0)
+        .spawn()
+        .map_err(error)?;
+    let missing = || error(io::Error::other("a pipe is missing"));
+    let mut leash = child.stdin.take();
+    let mut out = Lines::new(child.stdout.take().ok_or_else(missing)?);
+    let mut err = Lines::new(child.stderr.take().ok_or_else(missing)?);
+    let (mut out_open, mut err_open) = (true, true);
+    while out_open || err_open {
+        tokio::select! {
+            line = out.next(), if out_open => out_open = line.map_err(error)?.is_some_and(|l| { on_line(l); true }),
+            line = err.next(), if err_open => err_open = line.map_err(error)?.is_some_and(|l| { on_line(l); true }),
+            () = stop.cancelled(), if leash.is_some() => leash = None,
+        }
+    }
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status.map_err(error)?,
+            () = stop.cancelled(), if leash.is_some() => leash = None,
+        }
+    };
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    Ok(match (leash.is_none(), status.code(), signal) {
+        (true, ..) => Exit::Stopped,
+        (false, Some(code), _) => Exit::Code(code),
+        (false, None, signal) => Exit::Killed(signal.unwrap_or(0)),
+    })
+}
+
+impl Exit {
+    /// The program was not there or not executable.
+    #[must_use]
+    pub fn could_not_start(self) -> bool {
+        self == Self::Code(i32::from(supervisor::CANNOT_START))
+    }
+}
+
+/// Lines of any bytes, each cut to [`MAX_LINE`].
+struct Lines<R> {
+    reader: BufReader<R>,
+    line: Vec<u8>,
+    /// The line in `line` was handed out.
+    done: bool,
+}
+
+impl<R: AsyncRead + Unpin> Lines<R> {
+    fn new(reader: R) -> Self {
+        Self { reader: BufReader::new(reader), line: Vec::new(), done: false }
+    }
+
+    /// `None` at the end. Cancel safe: what was read stays in `line`.
+    async fn next(&mut self) -> io::Result<Option<&[u8]>> {
+        if self.done {
+            self.line.clear();
+            self.done = false;
+        }
+        loop {
+            let available = self.reader.fill_buf().await?;
+            if available.is_empty() {
+                self.done = true;
+                return Ok((!self.line.is_empty()).then_some(&self.line));
+            }
+            let end = available.iter().position(|&b| b == b'\n');
+            let taken = end.unwrap_or(available.len());
+            let room = MAX_LINE - self.line.len().min(MAX_LINE);
+            self.line.extend_from_slice(&available[..taken.min(room)]);
+            self.reader.consume(end.map_or(taken, |end| end + 1));
+            if end.is_some() {
+                self.done = true;
+                return Ok(Some(&self.line));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn lines(input: &[u8]) -> Vec<Vec<u8>> {
+        let mut lines = Lines::new(input);
+        let mut all = Vec::new();
+        while let Some(line) = lines.next().await.unwrap() {
+            all.push(line.to_vec());
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn lines_are_split_and_cut() {
+        assert_eq!(lines(b"a\n\nb").await, [&b"a"[..], b"", b"b"]);
+        assert_eq!(lines(b"").await, Vec::<Vec<u8>>::new());
+        let long = [vec![b'x'; 3 * MAX_LINE], b"\nnext\n".to_vec()].concat();
+        let got = lines(&long).await;
+        assert_eq!((got[0].len(), &got[1][..]), (MAX_LINE, &b"next"[..]));
+    }
+}

@@ -1,0 +1,312 @@
+//! Owner of all loads: accepts them, admits them, runs them, forgets them.
+//!
+//! Only live loads are in memory; finished ones are read from the store. Each live load is driven by one
+//! task (`runner`), which is the only one that moves its state; requests only record wishes.
+//!
+//! Invariants: at most `Limits::running` loads run at once, and never two whose paths overlap; a load is in
+//! `live` from the moment it is durable until its terminal state is durable.
+
+mod admission;
+mod live;
+mod monitor;
+mod runner;
+mod sampler;
+mod verify;
+mod watch;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use parking::Shared;
+use thiserror::Error;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
+use uuid::Uuid;
+
+pub use self::watch::Watch;
+use self::{
+    live::{ChangeError, Live},
+    runner::Runner,
+};
+use crate::{
+    alluxio::Alluxio,
+    clock::Clock,
+    job::{Event, Failure, Job, LoadId, Spec, State},
+    store::{Created, Deleted, ListQuery, Store, StoreError},
+};
+
+/// How much the sidecar takes on.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Loads at once. distributedLoad submits one command at a time and each has a JVM of its own.
+    pub running: usize,
+    /// Loads waiting behind those.
+    pub queued: usize,
+    /// How long finished loads are remembered.
+    pub retention: Duration,
+    /// How many finished loads are remembered.
+    pub retained: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { running: 4, queued: 64, retention: Duration::from_secs(30 * 24 * 3600), retained: 10_000 }
+    }
+}
+
+/// Handle on the manager; clones share it.
+#[derive(Debug, Clone)]
+pub struct Manager(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    alluxio: Arc<Alluxio>,
+    clock: Clock,
+    limits: Limits,
+    /// In the order of their coming.
+    live: Shared<Vec<Arc<Live>>>,
+    /// LOADED jobs with a watcher that follows them.
+    followed: Shared<HashMap<LoadId, tokio::sync::watch::Sender<Arc<Job>>>>,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// A request that was not carried out. The caller acts, except for `Store`.
+#[derive(Debug, Error)]
+pub enum ManagerError {
+    #[error("load {id} exists with another wish: {} differ", fields.join(", "))]
+    Conflict { id: LoadId, fields: Vec<&'static str> },
+    #[error("{live} loads are queued or running, as many as allowed; try again later")]
+    QueueFull { live: usize },
+    #[error("there is no load {id}")]
+    NotFound { id: LoadId, store: Uuid },
+    #[error("load {id} is {state:?}; cancel it first")]
+    StillLive { id: LoadId, state: State },
+    #[error("the sidecar is stopping; try again")]
+    Stopping,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Internal(#[from] crate::job::IllegalEvent),
+}
+
+impl From<ChangeError> for ManagerError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Store(error) => Self::Store(error),
+            ChangeError::Illegal(error) => Self::Internal(error),
+        }
+    }
+}
+
+impl Manager {
+    /// Takes up every live load of `store` where it stood, and starts the monitor.
+    pub async fn start(
+        store: Store,
+        alluxio: Arc<Alluxio>,
+        clock: Clock,
+        limits: Limits,
+    ) -> Result<Self, StoreError> {
+        let manager = Self(Arc::new(Inner {
+            store,
+            alluxio,
+            clock,
+            limits,
+            live: Shared::default(),
+            followed: Shared::default(),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }));
+        let inner = &manager.0;
+        let mut jobs = inner.store.live().await?;
+        // Those that ran go first: they hold data half loaded.
+        jobs.sort_by_key(|job| job.state == State::Queued);
+        for job in jobs {
+            let job = job.recovered(inner.clock.now());
+            inner.store.update(job.clone()).await?;
+            manager.drive(job);
+        }
+        manager.admit();
+        inner.tasks.spawn(monitor::run(manager.clone()));
+        Ok(manager)
+    }
+
+    /// Durable when it returns. The same id and an equal spec return the load as it is.
+    pub async fn start_load(&self, id: Option<LoadId>, spec: Spec) -> Result<Arc<Job>, ManagerError> {
+        let inner = &self.0;
+        if inner.stopping.is_cancelled() {
+            return Err(ManagerError::Stopping);
+        }
+        let uid = Uuid::now_v7();
+        let id = match id {
+            Some(id) => id,
+            None => LoadId::from(uid),
+        };
+        let job = Job::new(id.clone(), uid, spec, inner.clock.now());
+        match inner.store.create(job.clone(), inner.limits.running + inner.limits.queued).await? {
+            Created::New => {
+                let live = self.drive(job);
+                self.admit();
+                Ok(live.job())
+            }
+            Created::Exists(stored) => match stored.spec.differences(&job.spec) {
+                fields if fields.is_empty() => {
+                    Ok(self.find(&id).map_or_else(|| Arc::from(stored), |l| l.job()))
+                }
+                fields => Err(ManagerError::Conflict { id, fields }),
+            },
+            Created::Full { live } => Err(ManagerError::QueueFull { live }),
+        }
+    }
+
+    pub async fn get(&self, id: &LoadId) -> Result<Arc<Job>, ManagerError> {
+        if let Some(live) = self.find(id) {
+            return Ok(live.job());
+        }
+        let stored = self.0.store.get(id).await?;
+        stored.map(Arc::new).ok_or_else(|| self.not_found(id))
+    }
+
+    /// A stream of the load's states. See [`Watch`].
+    pub async fn watch(&self, id: &LoadId, follow: bool) -> Result<Watch, ManagerError> {
+        Watch::open(self.clone(), id.clone(), follow).await
+    }
+
+    /// Newest first, with their ordinals. Live loads show their present progress.
+    pub async fn list(&self, query: ListQuery) -> Result<Vec<(u64, Arc<Job>)>, ManagerError> {
+        let stored = self.0.store.list(query).await?;
+        let fresh = |job: Job| self.find(&job.id).map_or_else(|| Arc::new(job), |live| live.job());
+        Ok(stored.into_iter().map(|(ordinal, job)| (ordinal, fresh(job))).collect())
+    }
+
+    /// The wish is durable when it returns; a finished load stays as it is.
+    pub async fn cancel(&self, id: &LoadId) -> Result<Arc<Job>, ManagerError> {
+        let Some(live) = self.find(id) else { return self.get(id).await };
+        if live.job().cancel_requested.is_some() {
+            return Ok(live.job());
+        }
+        match live.apply(Event::CancelRequested).await {
+            Ok(job) => {
+                live.cancel.cancel();
+                Ok(job)
+            }
+            // It finished meanwhile.
+            Err(ChangeError::Illegal(_)) => self.get(id).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A page of failures and the number over all pages.
+    pub async fn failures(
+        &self,
+        id: &LoadId,
+        after: u64,
+        limit: usize,
+    ) -> Result<(Vec<(u64, Failure)>, u64), ManagerError> {
+        let job = self.get(id).await?;
+        let list = job.failures;
+        Ok((self.0.store.failures(job.uid, list.generation, after, limit).await?, list.count))
+    }
+
+    pub async fn delete(&self, id: &LoadId) -> Result<(), ManagerError> {
+        match self.0.store.delete(id).await? {
+            Deleted::Yes => {
+                self.0.followed.with(|followed| followed.remove(id));
+                Ok(())
+            }
+            Deleted::NotFound => Err(self.not_found(id)),
+            Deleted::StillLive(job) => Err(ManagerError::StillLive { id: id.clone(), state: job.state }),
+        }
+    }
+
+    /// Live loads, in the order of their coming.
+    #[must_use]
+    pub fn live(&self) -> Vec<Arc<Job>> {
+        self.0.live.with(|live| live.iter().map(|l| l.job()).collect())
+    }
+
+    /// Cancelled when [`shut_down`](Self::shut_down) begins: watches end with it.
+    #[must_use]
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.0.stopping
+    }
+
+    /// Ends every child and task. Loads stay as they are in the store and go on at the next start.
+    pub async fn shut_down(&self) {
+        self.0.stopping.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    fn find(&self, id: &LoadId) -> Option<Arc<Live>> {
+        self.0.live.with(|live| live.iter().rev().find(|l| l.id == *id).cloned())
+    }
+
+    fn not_found(&self, id: &LoadId) -> ManagerError {
+        ManagerError::NotFound { id: id.clone(), store: self.0.store.uid() }
+    }
+
+    /// Gives `job` its task.
+    fn drive(&self, job: Job) -> Arc<Live> {
+        let inner = &self.0;
+        let span = tracing::info_span!("load", id = %job.id, path = %job.spec.path);
+        let live = Arc::new(Live::new(job, inner.store.clone(), inner.clock.clone()));
+        if live.job().cancel_requested.is_some() {
+            live.cancel.cancel();
+        }
+        inner.live.with(|all| all.push(Arc::clone(&live)));
+        let (manager, ended) = (self.clone(), Arc::clone(&live));
+        let runner = Runner::new(self.clone(), Arc::clone(&live));
+        let work = inner.tasks.spawn(runner.run().instrument(span.clone()));
+        let watchdog = async move {
+            if let Err(panic) = work.await {
+                tracing::error!(%panic, "the task of a load panicked; this is a bug");
+                let message = "the sidecar has a bug: the task of this load panicked; see its log".to_owned();
+                let reason = crate::job::Reason::Internal;
+                let _ = ended.apply(Event::Failed { reason, message }).await;
+            }
+            if !ended.job().state.is_live() {
+                manager.0.live.with(|live| live.retain(|l| !Arc::ptr_eq(l, &ended)));
+                manager.admit();
+            }
+        };
+        inner.tasks.spawn(watchdog.instrument(span));
+        live
+    }
+
+    /// Lets as many loads go ahead as limits and overlaps allow.
+    fn admit(&self) {
+        self.0.live.with(|live| {
+            let loads: Vec<_> = live
+                .iter()
+                .filter(|l| l.job().state.is_live())
+                .map(|l| (&l.path, l.admitted.is_cancelled()))
+                .collect();
+            let admitted = admission::admit(&loads, self.0.limits.running);
+            let alive: Vec<_> = live.iter().filter(|l| l.job().state.is_live()).collect();
+            for index in admitted {
+                alive[index].admitted.cancel();
+            }
+        });
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+}
+
+/// A mutex that is only ever held for the length of a closure, never across an await.
+mod parking {
+    use std::sync::{Mutex, PoisonError};
+
+    #[derive(Debug, Default)]
+    pub(super) struct Shared<T>(Mutex<T>);
+
+    impl<T> Shared<T> {
+        pub(super) fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+            // A panic in a closure leaves a list of handles at worst one short; serving goes on.
+            f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! VERIFYING: is every block in the cache, as wished, on workers that are alive?
+//!
+//! A worker's copies count when it sent a heartbeat after the loading ended (a worker without room says ok
+//! and evicts; the master's map knows only after a heartbeat), was not silent, and answered a call of ours.
+//! The master lists the blocks of a dead worker for minutes.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use alluxio_client::{Client, Error, LoadMetadata, Worker};
+use futures_util::future::join_all;
+use thiserror::Error as ThisError;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    gates::{self, Shut},
+    job::{Failure, FailureList, Job, Reason},
+    store::{Store, StoreError},
+    survey::Survey,
+};
+
+/// A live worker sends a heartbeat a second; one that has not within this is no proof of anything.
+const HEARTBEAT_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// For one round trip to a worker.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Failures stored at once: bounds memory, and the size of a transaction.
+const BATCH: usize = 500;
+/// Times to begin anew when the cluster changed underneath.
+const ROUNDS: u64 = 3;
+
+/// What a verification found.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    Complete(Survey),
+    Missing(Survey, FailureList),
+    /// Not to be judged now.
+    Shut(Shut),
+}
+
+#[derive(Debug, ThisError)]
+pub(super) enum VerifyError {
+    #[error(transparent)]
+    Alluxio(#[from] Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Verifies the path of `job`. `loaded_at`: when an engine ended; `None`: nothing was loaded just now.
+/// `causes`: why files failed, by path, for the list of failures.
+pub(super) async fn run(
+    client: &Client,
+    store: &Store,
+    job: &Job,
+    loaded_at: Option<Instant>,
+    causes: &HashMap<String, String>,
+) -> Result<Verdict, VerifyError> {
+    for round in 0..ROUNDS {
+        let workers = proven_workers(client, loaded_at).await?;
+        if let Some(shut) = gates::workers(&job.spec, &workers) {
+            return Ok(Verdict::Shut(shut));
+        }
+        let proven: HashSet<i64> = workers.iter().map(|w| w.id).collect();
+        // A number that no verification of this load had before: several changes lie between two of them.
+        let generation = job.sequence + round;
+        let (survey, failures) = walk(client, store, job, generation, proven.clone(), causes).await?;
+        // A worker that fell silent, or a master with a new journal, while we looked: what we saw is void.
+        let still: HashSet<i64> =
+            client.workers().await?.iter().filter(|w| gates::is_live(w)).map(|w| w.id).collect();
+        if !proven.is_subset(&still) {
+            continue;
+        }
+        let cluster = client.cluster_id().await?;
+        if cluster != job.cluster {
+            let message =
+                format!("the alluxio cluster changed from {} to {cluster} during the load", job.cluster);
+            return Ok(Verdict::Shut(Shut { reason: Reason::ClusterChanged, message }));
+        }
+        return Ok(if survey.is_complete() {
+            Verdict::Complete(survey)
+        } else {
+            Verdict::Missing(survey, failures)
+        });
+    }
+    let message = "workers came and went during every verification".to_owned();
+    Ok(Verdict::Shut(Shut { reason: Reason::WorkersMissing, message }))
+}
+
+/// Live workers that were heard of after `loaded_at` and answered a call of ours.
+async fn proven_workers(client: &Client, loaded_at: Option<Instant>) -> Result<Vec<Worker>, Error> {
+    let begun = Instant::now();
+    let heard = |worker: &Worker| {
+        // The master tells whole seconds, so the heartbeat may be up to one older than it says.
+        loaded_at.is_none_or(|at| worker.last_contact + Duration::from_secs(1) <= at.elapsed())
+    };
+    let workers = loop {
+        let mut workers = client.workers().await?;
+        workers.retain(gates::is_live);
+        if workers.iter().all(heard) || begun.elapsed() > HEARTBEAT_WITHIN {
+            workers.retain(heard);
+            break workers;
+        }
+        sleep(LOOK_EVERY).await;
+    };
+    let answers =
+        join_all(workers.iter().map(|w| timeout(ANSWER_WITHIN, client.ping_worker(&w.address)))).await;
+    let answered = workers.into_iter().zip(answers).filter_map(|(worker, answer)| match answer {
+        Ok(Ok(())) => Some(worker),
+        silent => {
+            tracing::warn!(
+                host = worker.address.host,
+                ?silent,
+                "a worker does not answer; its copies do not count"
+            );
+            None
+        }
+    });
+    Ok(answered.collect())
+}
+
+/// Counts every block below the path; what is missing goes to the store in batches.
+async fn walk(
+    client: &Client,
+    store: &Store,
+    job: &Job,
+    generation: u64,
+    proven: HashSet<i64>,
+    causes: &HashMap<String, String>,
+) -> Result<(Survey, FailureList), VerifyError> {
+    let replicas = job.spec.replicas.get();
+    let mut survey = Survey::new(replicas, proven);
+    let mut list = FailureList { generation, count: 0 };
+    let mut batch: Vec<Failure> = Vec::new();
+    let mut listing = client.list(job.spec.path.as_str(), LoadMetadata::Never).await?;
+    while let Some(file) = listing.next().await? {
+        if let Some(tally) = survey.add(&file) {
+            batch.push(tally.failure(&file, replicas, causes.get(&file.path).map(String::as_str)));
+            list.count += 1;
+        }
+        if batch.len() == BATCH {
+            store.append_failures(job.uid, list.generation, std::mem::take(&mut batch)).await?;
+        }
+    }
+    if !batch.is_empty() {
+        store.append_failures(job.uid, list.generation, batch).await?;
+    }
+    Ok((survey, list))
+}

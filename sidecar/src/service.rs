@@ -1,0 +1,125 @@
+//! The RPCs of `preload.v1.PreloadService`: decode, call the manager, encode.
+//!
+//! No decision is made here. While the store cannot be opened every call answers FAILED_PRECONDITION with
+//! the reason: the process stays up, because a container that is down takes the master's pod with it.
+
+mod convert;
+mod page;
+mod status;
+mod watch;
+
+use std::{pin::Pin, sync::Arc};
+
+use alluxio_preload_api::v1::{self, preload_service_server::PreloadService};
+use futures_util::Stream;
+use tokio::sync::watch as channel;
+use tonic::{Request, Response, Status};
+
+use crate::manager::Manager;
+use page::Page;
+
+/// What serves the calls at the moment.
+#[derive(Debug, Clone)]
+pub enum Backend {
+    Ready(Manager),
+    /// Why not, and what to do.
+    Unusable(Arc<str>),
+}
+
+/// Serves whatever backend is there. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Service {
+    backend: channel::Receiver<Backend>,
+}
+
+impl Service {
+    #[must_use]
+    pub fn new(backend: channel::Receiver<Backend>) -> Self {
+        Self { backend }
+    }
+
+    fn manager(&self) -> Result<Manager, Status> {
+        match &*self.backend.borrow() {
+            Backend::Ready(manager) => Ok(manager.clone()),
+            Backend::Unusable(reason) => Err(status::no_store(reason)),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl PreloadService for Service {
+    async fn start_load(&self, request: Request<v1::StartLoadRequest>) -> Result<Response<v1::Load>, Status> {
+        let manager = self.manager()?;
+        let v1::StartLoadRequest { load_id, spec } = request.into_inner();
+        let id = convert::optional_id(load_id).map_err(|e| status::of_field(&e))?;
+        let spec = convert::spec(spec).map_err(|e| status::of_refusal(&e))?;
+        let job = manager.start_load(id, spec).await.map_err(|e| status::of_manager(&e))?;
+        Ok(Response::new(convert::load(&job)))
+    }
+
+    async fn get_load(&self, request: Request<v1::GetLoadRequest>) -> Result<Response<v1::Load>, Status> {
+        let manager = self.manager()?;
+        let id = convert::id(request.into_inner().load_id).map_err(|e| status::of_field(&e))?;
+        let job = manager.get(&id).await.map_err(|e| status::of_manager(&e))?;
+        Ok(Response::new(convert::load(&job)))
+    }
+
+    type WatchLoadStream = Pin<Box<dyn Stream<Item = Result<v1::Load, Status>> + Send>>;
+
+    async fn watch_load(
+        &self,
+        request: Request<v1::WatchLoadRequest>,
+    ) -> Result<Response<Self::WatchLoadStream>, Status> {
+        let manager = self.manager()?;
+        let v1::WatchLoadRequest { load_id, follow, after_sequence: _ } = request.into_inner();
+        let id = convert::id(load_id).map_err(|e| status::of_field(&e))?;
+        let watch = manager.watch(&id, follow).await.map_err(|e| status::of_manager(&e))?;
+        Ok(Response::new(Box::pin(watch::stream(watch, manager.stopping().clone()))))
+    }
+
+    async fn list_loads(
+        &self,
+        request: Request<v1::ListLoadsRequest>,
+    ) -> Result<Response<v1::ListLoadsResponse>, Status> {
+        let manager = self.manager()?;
+        let v1::ListLoadsRequest { page_size, page_token, filter } = request.into_inner();
+        let page = Page::new(page_size, &page_token).map_err(|e| status::of_field(&e))?;
+        let query = convert::list_query(filter, &page).map_err(|e| status::of_field(&e))?;
+        let mut found = manager.list(query).await.map_err(|e| status::of_manager(&e))?;
+        let next_page_token = page.cut(&mut found);
+        let loads = found.iter().map(|(_, job)| convert::load(job)).collect();
+        Ok(Response::new(v1::ListLoadsResponse { loads, next_page_token }))
+    }
+
+    async fn cancel_load(
+        &self,
+        request: Request<v1::CancelLoadRequest>,
+    ) -> Result<Response<v1::Load>, Status> {
+        let manager = self.manager()?;
+        let id = convert::id(request.into_inner().load_id).map_err(|e| status::of_field(&e))?;
+        let job = manager.cancel(&id).await.map_err(|e| status::of_manager(&e))?;
+        Ok(Response::new(convert::load(&job)))
+    }
+
+    async fn list_failures(
+        &self,
+        request: Request<v1::ListFailuresRequest>,
+    ) -> Result<Response<v1::ListFailuresResponse>, Status> {
+        let manager = self.manager()?;
+        let v1::ListFailuresRequest { load_id, page_size, page_token } = request.into_inner();
+        let id = convert::id(load_id).map_err(|e| status::of_field(&e))?;
+        let page = Page::new(page_size, &page_token).map_err(|e| status::of_field(&e))?;
+        let found = manager.failures(&id, page.after.unwrap_or(0), page.size + 1).await;
+        let (mut failures, total) = found.map_err(|e| status::of_manager(&e))?;
+        let next_page_token = page.cut(&mut failures);
+        let failures = failures.into_iter().map(|(_, failure)| convert::failure(failure)).collect();
+        Ok(Response::new(v1::ListFailuresResponse { failures, next_page_token, total }))
+    }
+
+    async fn delete_load(&self, request: Request<v1::DeleteLoadRequest>) -> Result<Response<()>, Status> {
+        let manager = self.manager()?;
+        let id = convert::id(request.into_inner().load_id).map_err(|e| status::of_field(&e))?;
+        manager.delete(&id).await.map_err(|e| status::of_manager(&e))?;
+        Ok(Response::new(()))
+    }
+}
