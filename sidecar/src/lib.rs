@@ -1,12 +1,24 @@
 //! The preload sidecar: runs beside an Alluxio master and makes wishes for cached data come true.
+//!
+//! From the outside in: `server` and `service` speak gRPC, `manager` owns the loads, `engine` moves data,
+//! `store` remembers. In the middle `job`, `gates` and `survey` decide; they know no framework.
 
+pub mod admin;
 pub mod alluxio;
+pub mod auth;
 pub mod clock;
+pub mod config;
 pub mod engine;
 pub mod gates;
+pub mod healthcheck;
 pub mod human;
 pub mod job;
 pub mod manager;
+pub mod metrics;
+mod observe;
+pub mod run;
+pub mod server;
 pub mod service;
 pub mod store;
 pub mod survey;
+pub mod telemetry;

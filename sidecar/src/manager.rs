@@ -32,6 +32,7 @@ use crate::{
     alluxio::Alluxio,
     clock::Clock,
     job::{Event, Failure, Job, LoadId, Spec, State},
+    metrics::Metrics,
     store::{Created, Deleted, ListQuery, Store, StoreError},
 };
 
@@ -64,6 +65,7 @@ struct Inner {
     alluxio: Arc<Alluxio>,
     clock: Clock,
     limits: Limits,
+    metrics: Metrics,
     /// In the order of their coming.
     live: Shared<Vec<Arc<Live>>>,
     /// LOADED jobs with a watcher that follows them.
@@ -107,12 +109,14 @@ impl Manager {
         alluxio: Arc<Alluxio>,
         clock: Clock,
         limits: Limits,
+        metrics: Metrics,
     ) -> Result<Self, StoreError> {
         let manager = Self(Arc::new(Inner {
             store,
             alluxio,
             clock,
             limits,
+            metrics,
             live: Shared::default(),
             followed: Shared::default(),
             stopping: CancellationToken::new(),
@@ -251,7 +255,7 @@ impl Manager {
     fn drive(&self, job: Job) -> Arc<Live> {
         let inner = &self.0;
         let span = tracing::info_span!("load", id = %job.id, path = %job.spec.path);
-        let live = Arc::new(Live::new(job, inner.store.clone(), inner.clock.clone()));
+        let live = Arc::new(Live::new(job, inner.store.clone(), inner.clock.clone(), inner.metrics.clone()));
         if live.job().cancel_requested.is_some() {
             live.cancel.cancel();
         }

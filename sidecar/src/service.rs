@@ -15,7 +15,7 @@ use futures_util::Stream;
 use tokio::sync::watch as channel;
 use tonic::{Request, Response, Status};
 
-use crate::manager::Manager;
+use crate::{manager::Manager, metrics::Metrics};
 use page::Page;
 
 /// What serves the calls at the moment.
@@ -30,12 +30,13 @@ pub enum Backend {
 #[derive(Debug, Clone)]
 pub struct Service {
     backend: channel::Receiver<Backend>,
+    metrics: Metrics,
 }
 
 impl Service {
     #[must_use]
-    pub fn new(backend: channel::Receiver<Backend>) -> Self {
-        Self { backend }
+    pub fn new(backend: channel::Receiver<Backend>, metrics: Metrics) -> Self {
+        Self { backend, metrics }
     }
 
     fn manager(&self) -> Result<Manager, Status> {
@@ -74,7 +75,7 @@ impl PreloadService for Service {
         let v1::WatchLoadRequest { load_id, follow, after_sequence: _ } = request.into_inner();
         let id = convert::id(load_id).map_err(|e| status::of_field(&e))?;
         let watch = manager.watch(&id, follow).await.map_err(|e| status::of_manager(&e))?;
-        Ok(Response::new(Box::pin(watch::stream(watch, manager.stopping().clone()))))
+        Ok(Response::new(Box::pin(watch::stream(watch, manager.stopping().clone(), self.metrics.watcher()))))
     }
 
     async fn list_loads(

@@ -34,8 +34,8 @@ use uuid::Uuid;
 
 use crate::job::{AlluxioPath, Failure, Job, LoadId, State};
 
-pub use error::{OpenError, StoreError};
 use error::{Bad, Fault};
+pub use error::{OpenError, StoreError};
 use jobs::Draft;
 use thread::{Read, Worker, Write, Writer};
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock::Clock,
     job::{AlluxioPath, Count, Event, IllegalEvent, Job, LoadId},
+    metrics::Metrics,
     store::{Store, StoreError},
 };
 
@@ -32,6 +33,7 @@ pub(super) struct Live {
     pub(super) admitted: CancellationToken,
     clock: Clock,
     store: Store,
+    metrics: Metrics,
     changing: Mutex<Instant>,
     published: watch::Sender<Arc<Job>>,
 }
@@ -47,7 +49,7 @@ pub(super) enum ChangeError {
 
 impl Live {
     /// `job` is durable already.
-    pub(super) fn new(job: Job, store: Store, clock: Clock) -> Self {
+    pub(super) fn new(job: Job, store: Store, clock: Clock, metrics: Metrics) -> Self {
         Self {
             id: job.id.clone(),
             path: job.spec.path.clone(),
@@ -55,6 +57,7 @@ impl Live {
             admitted: CancellationToken::new(),
             clock,
             store,
+            metrics,
             changing: Mutex::new(Instant::now()),
             published: watch::Sender::new(Arc::new(job)),
         }
@@ -79,6 +82,7 @@ impl Live {
         let job = Arc::new(job);
         self.published.send_replace(Arc::clone(&job));
         if from != job.state {
+            self.metrics.transition(&job);
             tracing::info!(
                 from = ?from, to = ?job.state, reason = ?job.reason, message = job.message,
                 attempt = job.attempt, "load changed state"

@@ -25,6 +25,7 @@ use crate::{
         distributed_load::{self, Wish},
         launcher::{Abilities, LauncherError},
         leftovers,
+        process::Exit,
     },
     gates::{self, Need, Shut},
     human::bytes,
@@ -307,6 +308,11 @@ impl Runner {
                 std::error::Error::source(&error).map_or(String::new(), ToString::to_string)
             ),
         })?;
+        self.manager.0.metrics.command(match end.exit {
+            Exit::Code(code) => code.to_string(),
+            Exit::Killed(signal) => format!("signal {signal}"),
+            Exit::Stopped => "stopped".to_owned(),
+        });
         if end.output.unknown_command || end.exit.could_not_start() {
             return Err(Stop::Failed { reason: Reason::CommandMissing, message: end.complaint() });
         }
@@ -464,6 +470,7 @@ impl Runner {
             match timeout(patience.max(SHUTDOWN_PATIENCE) * 10, cancelling).await {
                 Ok(Ok(0)) => return self.apply(Event::RemnantCleared).await,
                 Ok(Ok(jobs)) => {
+                    self.manager.0.metrics.leftovers(jobs);
                     tracing::info!(jobs, "cancelled the jobs that distributedLoad left behind");
                     return self.apply(Event::RemnantCleared).await;
                 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{convert, status};
-use crate::manager::Watch;
+use crate::{manager::Watch, metrics::Watcher};
 
 /// A quiet load says this often that all is well; below the idle time-outs of common proxies (60 s).
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -24,8 +24,10 @@ enum Step {
 pub(super) fn stream(
     watch: Watch,
     stopping: CancellationToken,
+    counted: Watcher,
 ) -> impl Stream<Item = Result<v1::Load, Status>> + Send {
     stream::unfold(Step::Send(Box::new(watch)), move |step| {
+        let _ = &counted;
         let stopping = stopping.clone();
         async move {
             let mut watch = match step {

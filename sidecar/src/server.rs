@@ -1,0 +1,182 @@
+//! The gRPC listeners: limits, TLS, authentication, health and reflection around the service.
+
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use alluxio_preload_api::{FILE_DESCRIPTOR_SET, v1::preload_service_server::PreloadServiceServer};
+use thiserror::Error;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    service::{Routes, interceptor::InterceptedService},
+    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
+};
+use tonic_health::server::HealthReporter;
+
+use crate::{
+    auth::Authentication, config::SecurityArgs, metrics::Metrics, observe::Observe, service::Service,
+};
+
+/// Requests are a path and a few numbers; labels may add 10 KiB.
+const MAX_REQUEST: usize = 64 * 1024;
+/// Streams on one connection: a proxy may carry hundreds of watchers.
+const MAX_STREAMS: u32 = 1024;
+/// Unary requests of one connection that are worked on at once; others wait.
+const MAX_REQUESTS_AT_ONCE: usize = 256;
+/// A peer that vanished without a word is noticed after interval + timeout, and its watches end.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// To the beginning of an answer; the store is the slowest part.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Metadata beyond a token and a trace id is no honest client's.
+const MAX_HEADERS: u32 = 16 * 1024;
+
+/// The listeners cannot be set up. The operator corrects the flag that is named.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    #[error("--{flag} {path}: {source}")]
+    File { flag: &'static str, path: PathBuf, source: io::Error },
+    #[error("--unix-socket {path}: {source}")]
+    Socket { path: PathBuf, source: io::Error },
+    #[error("the TLS certificate or key is not usable: {0}")]
+    Tls(String),
+    #[error("reflection cannot be built: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    #[error("gRPC server failed: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// Everything a listener serves.
+#[derive(Clone)]
+pub struct Api {
+    service: Service,
+    metrics: Metrics,
+    health: HealthReporter,
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api").field("service", &self.service).finish_non_exhaustive()
+    }
+}
+
+impl Api {
+    #[must_use]
+    pub fn new(service: Service, metrics: Metrics) -> Self {
+        Self { service, metrics, health: HealthReporter::new() }
+    }
+
+    /// What grpc.health.v1 answers, for the server and for the service.
+    pub async fn set_serving(&self, serving: bool) {
+        let status = if serving {
+            tonic_health::ServingStatus::Serving
+        } else {
+            tonic_health::ServingStatus::NotServing
+        };
+        self.health.set_service_status("", status).await;
+        self.health.set_service_status("preload.v1.PreloadService", status).await;
+    }
+
+    fn routes(&self, authentication: Authentication) -> Result<Routes, ServerError> {
+        let service = PreloadServiceServer::new(self.service.clone()).max_decoding_message_size(MAX_REQUEST);
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        // Health tells nothing but whether we serve, and probes carry no token.
+        let health = tonic_health::pb::health_server::HealthServer::new(
+            tonic_health::server::HealthService::from_health_reporter(self.health.clone()),
+        );
+        let service = InterceptedService::new(service, authentication.clone());
+        Ok(Routes::new(Observe::new(service, self.metrics.clone()))
+            .add_service(InterceptedService::new(reflection().build_v1()?, authentication.clone()))
+            .add_service(InterceptedService::new(reflection().build_v1alpha()?, authentication))
+            .add_service(health))
+    }
+
+    /// Serves TCP until `stop`, with TLS and authentication as `security` says.
+    pub async fn serve_tcp(
+        &self,
+        listener: TcpListener,
+        security: &SecurityArgs,
+        stop: CancellationToken,
+    ) -> Result<(), ServerError> {
+        let certificates = security.tls_client_ca.is_some();
+        let routes = self.routes(Authentication::new(security.token_file.clone(), certificates))?;
+        let mut server = server();
+        if let Some(tls) = tls(security)? {
+            server = server.tls_config(tls).map_err(|error| ServerError::Tls(chain(&error)))?;
+        }
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        Ok(server.add_routes(routes).serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?)
+    }
+
+    /// Serves a Unix socket until `stop`; who may open it is let in. Removes it afterwards.
+    pub async fn serve_unix(&self, path: &Path, stop: CancellationToken) -> Result<(), ServerError> {
+        let listener =
+            bind_unix(path).map_err(|source| ServerError::Socket { path: path.to_owned(), source })?;
+        let routes = self.routes(Authentication::default())?;
+        let incoming = UnixListenerStream::new(listener);
+        let served =
+            server().add_routes(routes).serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;
+        let _ = fs::remove_file(path);
+        Ok(served?)
+    }
+}
+
+fn server() -> Server {
+    Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .concurrency_limit_per_connection(MAX_REQUESTS_AT_ONCE)
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .http2_max_header_list_size(MAX_HEADERS)
+        .timeout(REQUEST_TIMEOUT)
+}
+
+fn tls(security: &SecurityArgs) -> Result<Option<ServerTlsConfig>, ServerError> {
+    let read = |flag, path: &Path| {
+        fs::read(path).map_err(|source| ServerError::File { flag, path: path.to_owned(), source })
+    };
+    let (Some(cert), Some(key)) = (&security.tls_cert, &security.tls_key) else { return Ok(None) };
+    let identity = Identity::from_pem(read("tls-cert", cert)?, read("tls-key", key)?);
+    let mut tls = ServerTlsConfig::new().identity(identity);
+    if let Some(authority) = &security.tls_client_ca {
+        // Optional when a token may do instead.
+        tls = tls
+            .client_ca_root(Certificate::from_pem(read("tls-client-ca", authority)?))
+            .client_auth_optional(security.token_file.is_some());
+    }
+    Ok(Some(tls))
+}
+
+/// Binds with mode 0600. A socket that nobody listens on any more is replaced; anything else is left alone.
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    if let Ok(found) = fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "exists and is no socket"));
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it"));
+        }
+        fs::remove_file(path)?;
+    }
+    // Bound under a private name first: nobody can connect before the mode is set.
+    let private = path.with_extension(format!("{}.tmp", std::process::id()));
+    let _ = fs::remove_file(&private);
+    let listener = UnixListener::bind(&private)?;
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o600))?;
+    fs::rename(&private, path)?;
+    Ok(listener)
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |e| e.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
