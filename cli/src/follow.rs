@@ -3,31 +3,43 @@
 use crate::{error::Error, run::Session, view::View};
 use alluxio_preload_api::{
     client::{Update, Watch},
-    v1::load::State,
+    v1::{Load, load::State},
 };
-use std::{io, time::Duration};
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 /// Ten turns a second look alive and cost nothing.
 const TURN: Duration = Duration::from_millis(100);
 
-/// The state that the load ended in. The view is closed whatever happens.
+/// Shows what is known of the load and then what the watch tells; returns the state that it ended in. The
+/// view is closed whatever happens.
 pub(crate) async fn follow(
     session: &Session,
-    load_id: &str,
+    load: &Load,
     watch: Watch,
     mut view: View,
 ) -> Result<State, Error> {
-    let end = drive(session, load_id, watch, &mut view).await;
+    // Before anything is shown: from then on Ctrl-C means to stop watching.
+    let interrupt = signal(SignalKind::interrupt())?;
+    let end = match view.load(load) {
+        Ok(()) => drive(session, load, watch, &mut view, interrupt).await,
+        Err(error) => Err(error),
+    };
     view.close();
     end
 }
 
-async fn drive(session: &Session, load_id: &str, mut watch: Watch, view: &mut View) -> Result<State, Error> {
-    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+async fn drive(
+    session: &Session,
+    load: &Load,
+    mut watch: Watch,
+    view: &mut View,
+    mut interrupt: Signal,
+) -> Result<State, Error> {
     let mut turn = interval(TURN);
     turn.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut state = State::Unspecified;
+    let mut state = load.state();
     loop {
         tokio::select! {
             update = watch.next() => match update {
@@ -40,10 +52,7 @@ async fn drive(session: &Session, load_id: &str, mut watch: Watch, view: &mut Vi
                 None => return Ok(state),
             },
             _ = turn.tick() => view.tick(),
-            result = &mut interrupt => {
-                result.map_err(io::Error::other)?;
-                return Err(Error::Interrupted { load_id: load_id.to_owned() });
-            }
+            _ = interrupt.recv() => return Err(Error::Interrupted { load_id: load.id.clone() }),
         }
     }
 }

@@ -141,14 +141,13 @@ impl Session {
 
     /// Follows a load from what is known of it, so that no change since is missed.
     async fn watch(&self, load: &Load, beyond: bool) -> Result<State, Error> {
-        let mut view = match self.output {
+        let view = match self.output {
             Output::Json => View::json(Json::new()?),
             Output::Text if self.terminal => View::bar(self.paint),
             Output::Text => View::lines(self.paint),
         };
-        view.load(load)?;
         let watch = self.client.watch_load(&load.id, WatchOptions { follow: beyond, ..Default::default() });
-        follow(self, &load.id, watch, view).await
+        follow(self, load, watch, view).await
     }
 
     /// One load in the wished form.

@@ -5,7 +5,7 @@
 
 use super::{Backoff, Client, Explanation, backoff, is_unreachable};
 use crate::v1::{Load, WatchLoadRequest, load::State};
-use std::time::Duration;
+use std::{fmt, future::Future, pin::Pin, time::Duration};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::{Status, Streaming};
 
@@ -49,12 +49,33 @@ pub struct Watch {
     failures: u32,
 }
 
-#[derive(Debug)]
 enum Phase {
-    Waiting { until: Instant },
-    Opening { since: Instant },
-    Open { stream: Box<Streaming<Load>>, since: Instant, heard: Instant },
+    Waiting {
+        until: Instant,
+    },
+    /// The call lives here and not in the future of `next`: who drops that one in a `select!` every 100 ms
+    /// would otherwise begin anew each time and never get through.
+    Opening {
+        call: Pin<Box<dyn Future<Output = Result<Streaming<Load>, Status>> + Send>>,
+        since: Instant,
+    },
+    Open {
+        stream: Box<Streaming<Load>>,
+        since: Instant,
+        heard: Instant,
+    },
     Ended,
+}
+
+impl fmt::Debug for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Waiting { .. } => "Waiting",
+            Self::Opening { .. } => "Opening",
+            Self::Open { .. } => "Open",
+            Self::Ended => "Ended",
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -76,17 +97,11 @@ impl Watch {
                 Phase::Ended => return None,
                 Phase::Waiting { until } => {
                     sleep_until(*until).await;
-                    self.phase = Phase::Opening { since: Instant::now() };
+                    self.phase = Phase::Opening { call: self.open(), since: Instant::now() };
                 }
-                Phase::Opening { since } => {
+                Phase::Opening { call, since } => {
                     let since = *since;
-                    let request = WatchLoadRequest {
-                        load_id: self.load_id.clone(),
-                        after_sequence: self.last.as_ref().map_or(0, |seen| seen.sequence),
-                        follow: self.options.follow,
-                    };
-                    let open = self.client.open_watch(request);
-                    match timeout_at(since + self.options.silence, open).await {
+                    match timeout_at(since + self.options.silence, call).await {
                         Ok(Ok(stream)) => {
                             let stream = Box::new(stream);
                             self.phase = Phase::Open { stream, since, heard: Instant::now() };
@@ -113,6 +128,16 @@ impl Watch {
                 }
             }
         }
+    }
+
+    fn open(&self) -> Pin<Box<dyn Future<Output = Result<Streaming<Load>, Status>> + Send>> {
+        let request = WatchLoadRequest {
+            load_id: self.load_id.clone(),
+            after_sequence: self.last.as_ref().map_or(0, |seen| seen.sequence),
+            follow: self.options.follow,
+        };
+        let client = self.client.clone();
+        Box::pin(async move { client.open_watch(request).await })
     }
 
     /// Passes a load on, unless it is older than what was seen: that counts as silence.
