@@ -183,7 +183,10 @@ impl Job {
                 self.progress.begin_attempt();
                 self.say(None, String::new());
             }
-            Event::LoadingEnded { message } => self.say(None, message),
+            Event::LoadingEnded { message } => {
+                self.progress.pause();
+                self.say(None, message);
+            }
             Event::Submitted { job_control_id } => {
                 if let Some(remnant) = &mut self.remnant {
                     remnant.job_control_id = Some(job_control_id);

@@ -133,6 +133,16 @@ impl Manager {
         }
         manager.admit();
         inner.tasks.spawn(monitor::run(manager.clone()));
+        // Asking `alluxio getConf` takes a JVM's start; the first load should not wait for it.
+        let (alluxio, stopping) = (Arc::clone(&inner.alluxio), inner.stopping.clone());
+        inner.tasks.spawn(async move {
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                resolved = alluxio.client() => if let Err(error) = resolved {
+                    tracing::warn!(%error, "alluxio cannot be addressed yet");
+                },
+            }
+        });
         Ok(manager)
     }
 

@@ -18,14 +18,14 @@ use crate::metrics::Metrics;
 
 /// Wraps a gRPC service.
 #[derive(Debug, Clone)]
-pub struct Observe<S> {
+pub(crate) struct Observe<S> {
     inner: S,
     metrics: Metrics,
 }
 
 impl<S> Observe<S> {
     #[must_use]
-    pub fn new(inner: S, metrics: Metrics) -> Self {
+    pub(crate) fn new(inner: S, metrics: Metrics) -> Self {
         Self { inner, metrics }
     }
 }

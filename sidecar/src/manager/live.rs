@@ -84,7 +84,7 @@ impl Live {
         if from != job.state {
             self.metrics.transition(&job);
             tracing::info!(
-                from = ?from, to = ?job.state, reason = ?job.reason, message = job.message,
+                from = ?from, to = ?job.state, reason = ?job.reason, why = job.message,
                 attempt = job.attempt, "load changed state"
             );
         }

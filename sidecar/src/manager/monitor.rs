@@ -65,7 +65,7 @@ async fn withdraw_lost(manager: &Manager) {
             tracing::warn!(id = %job.id, %error, "a lost load could not be withdrawn; trying again");
             continue;
         }
-        tracing::warn!(id = %job.id, message = job.message, "load is stale");
+        tracing::warn!(id = %job.id, why = job.message, "load is stale");
         inner.followed.with(|followed| {
             if let Some(sender) = followed.remove(&job.id) {
                 sender.send_replace(Arc::new(job));

@@ -30,7 +30,8 @@ impl Watch {
     /// Nothing follows `job`.
     #[must_use]
     pub fn is_last(&self, job: &Job) -> bool {
-        !job.state.is_live() && !(self.follow && job.state == State::Loaded)
+        let goes_on = job.state.is_live() || (self.follow && job.state == State::Loaded);
+        !goes_on
     }
 
     /// Waits until [`present`](Self::present) is news. `NotFound`: the load was deleted while followed.
