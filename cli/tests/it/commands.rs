@@ -132,7 +132,7 @@ async fn get_shows_a_card_and_never_judges() {
     failed.failures = 3;
     let folder = tempfile::tempdir().unwrap();
     let server = Server::unix(
-        folder.path().join("p.sock"),
+        &folder.path().join("p.sock"),
         Script {
             get: Box::new(move |_, request| {
                 assert_eq!(request.get_ref().load_id, "a");

@@ -2,7 +2,7 @@
 //! written down in each test. The sidecar has its own end-to-end tests; here it is the network's turn:
 //! cuts, restarts, refusals, silence.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod commands;
 mod fixture;

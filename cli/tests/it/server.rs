@@ -8,8 +8,8 @@ use alluxio_preload_api::v1::{
     *,
 };
 use std::{
-    net::SocketAddr,
-    path::PathBuf,
+    os::unix::net as os,
+    path::Path,
     pin::Pin,
     sync::{
         Arc,
@@ -169,23 +169,22 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn tcp(script: Script) -> Self {
-        Self::start(Place::Tcp(SocketAddr::from(([127, 0, 61, 1], 0))), None, script)
+        Self::start(Socket::tcp(), None, script)
     }
 
     pub(crate) fn tls(tls: ServerTlsConfig, script: Script) -> Self {
-        Self::start(Place::Tcp(SocketAddr::from(([127, 0, 61, 1], 0))), Some(tls), script)
+        Self::start(Socket::tcp(), Some(tls), script)
     }
 
-    pub(crate) fn unix(path: PathBuf, script: Script) -> Self {
-        Self::start(Place::Unix(path), None, script)
+    pub(crate) fn unix(path: &Path, script: Script) -> Self {
+        Self::start(Socket::Unix(os::UnixListener::bind(path).unwrap()), None, script)
     }
 
-    fn start(place: Place, tls: Option<ServerTlsConfig>, script: Script) -> Self {
+    fn start(socket: Socket, tls: Option<ServerTlsConfig>, script: Script) -> Self {
+        let address = socket.address();
         let (orders, received) = mpsc::channel();
         let service = Arc::new(Service { script, calls: Default::default(), orders: orders.clone() });
-        let (bound, address) = mpsc::channel();
-        let thread = thread::spawn(move || live(place, tls, service, received, bound));
-        let address = address.recv().expect("the test server did not start; see its panic above");
+        let thread = thread::spawn(move || live(&socket, tls, &service, &received));
         Self { address, orders, thread: Some(thread) }
     }
 }
@@ -198,17 +197,32 @@ impl Drop for Server {
     }
 }
 
-enum Place {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
+/// Outlives each life, so that nobody else takes the address in between.
+enum Socket {
+    Tcp(std::net::TcpListener),
+    Unix(os::UnixListener),
+}
+
+impl Socket {
+    fn tcp() -> Self {
+        Self::Tcp(std::net::TcpListener::bind("127.0.61.1:0").unwrap())
+    }
+
+    fn address(&self) -> String {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().unwrap().to_string(),
+            Self::Unix(listener) => {
+                format!("unix:{}", listener.local_addr().unwrap().as_pathname().unwrap().display())
+            }
+        }
+    }
 }
 
 fn live(
-    mut place: Place,
+    socket: &Socket,
     tls: Option<ServerTlsConfig>,
-    service: Arc<Service>,
-    orders: mpsc::Receiver<Order>,
-    bound: mpsc::Sender<String>,
+    service: &Arc<Service>,
+    orders: &mpsc::Receiver<Order>,
 ) {
     loop {
         let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -217,24 +231,20 @@ fn live(
             server = server.tls_config(tls).unwrap();
         }
         let router = server.add_service(PreloadServiceServer::from_arc(service.clone()));
-        let address = runtime.block_on(async {
-            match &mut place {
-                Place::Tcp(address) => {
-                    let listener = net::TcpListener::bind(*address).await.unwrap();
-                    *address = listener.local_addr().unwrap();
-                    tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
-                    address.to_string()
-                }
-                Place::Unix(path) => {
-                    let _ = std::fs::remove_file(&*path);
-                    let listener = net::UnixListener::bind(&*path).unwrap();
-                    tokio::spawn(router.serve_with_incoming(UnixListenerStream::new(listener)));
-                    format!("unix:{}", path.display())
-                }
+        let context = runtime.enter();
+        match socket {
+            Socket::Tcp(listener) => {
+                listener.set_nonblocking(true).unwrap();
+                let listener = net::TcpListener::from_std(listener.try_clone().unwrap()).unwrap();
+                tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
             }
-        });
-        // Only the first life is waited for.
-        let _ = bound.send(address);
+            Socket::Unix(listener) => {
+                listener.set_nonblocking(true).unwrap();
+                let listener = net::UnixListener::from_std(listener.try_clone().unwrap()).unwrap();
+                tokio::spawn(router.serve_with_incoming(UnixListenerStream::new(listener)));
+            }
+        }
+        drop(context);
         let order = orders.recv();
         runtime.shutdown_timeout(Duration::from_secs(10));
         match order {
