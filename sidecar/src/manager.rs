@@ -14,7 +14,11 @@ mod sampler;
 mod verify;
 mod watch;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use parking::Shared;
@@ -148,10 +152,12 @@ impl Manager {
 
     /// Durable when it returns. The same id and an equal spec return the load as it is.
     pub async fn start_load(&self, id: Option<LoadId>, spec: Spec) -> Result<Arc<Job>, ManagerError> {
+        let manager = self.clone();
+        self.to_its_end(async move { manager.create(id, spec).await }).await
+    }
+
+    async fn create(&self, id: Option<LoadId>, spec: Spec) -> Result<Arc<Job>, ManagerError> {
         let inner = &self.0;
-        if inner.stopping.is_cancelled() {
-            return Err(ManagerError::Stopping);
-        }
         let uid = Uuid::now_v7();
         let id = match id {
             Some(id) => id,
@@ -196,6 +202,11 @@ impl Manager {
 
     /// The wish is durable when it returns; a finished load stays as it is.
     pub async fn cancel(&self, id: &LoadId) -> Result<Arc<Job>, ManagerError> {
+        let (manager, id) = (self.clone(), id.clone());
+        self.to_its_end(async move { manager.record_cancel(&id).await }).await
+    }
+
+    async fn record_cancel(&self, id: &LoadId) -> Result<Arc<Job>, ManagerError> {
         let Some(live) = self.find(id) else { return self.get(id).await };
         if live.job().cancel_requested.is_some() {
             return Ok(live.job());
@@ -253,6 +264,35 @@ impl Manager {
         self.0.tasks.wait().await;
     }
 
+    /// Runs `work` in a task of its own: a client that hangs up half way must not leave a load that is
+    /// stored and not driven, or a wish that is stored and not heard.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ManagerError>> + Send + 'static,
+    ) -> Result<T, ManagerError> {
+        if self.0.stopping.is_cancelled() {
+            return Err(ManagerError::Stopping);
+        }
+        self.0.tasks.spawn(work).await.unwrap_or(Err(ManagerError::Stopping))
+    }
+
+    /// Drives loads that are live in the store and unknown here, when they were so at the last look too.
+    /// They come from a write whose outcome was an error, but which is on the disk all the same.
+    async fn adopt(&self, seen: &mut HashSet<Uuid>) -> Result<(), StoreError> {
+        let stored = self.0.store.live().await?;
+        let known: HashSet<Uuid> = self.0.live.with(|live| live.iter().map(|l| l.job().uid).collect());
+        let strays: Vec<Job> = stored.into_iter().filter(|job| !known.contains(&job.uid)).collect();
+        let before = std::mem::replace(seen, strays.iter().map(|job| job.uid).collect());
+        for job in strays.into_iter().filter(|job| before.contains(&job.uid)) {
+            tracing::warn!(id = %job.id, "a load in the store was not running; taking it up");
+            let job = job.recovered(self.now());
+            self.0.store.update(job.clone()).await?;
+            self.drive(job);
+        }
+        self.admit();
+        Ok(())
+    }
+
     fn find(&self, id: &LoadId) -> Option<Arc<Live>> {
         self.0.live.with(|live| live.iter().rev().find(|l| l.id == *id).cloned())
     }
@@ -274,9 +314,11 @@ impl Manager {
         let runner = Runner::new(self.clone(), Arc::clone(&live));
         let work = inner.tasks.spawn(runner.run().instrument(span.clone()));
         let watchdog = async move {
-            if let Err(panic) = work.await {
-                tracing::error!(%panic, "the task of a load panicked; this is a bug");
-                let message = "the sidecar has a bug: the task of this load panicked; see its log".to_owned();
+            let outcome = work.await;
+            if ended.job().state.is_live() && !manager.stopping().is_cancelled() {
+                tracing::error!(?outcome, "the task of a load ended before the load; this is a bug");
+                let message =
+                    "the sidecar has a bug: the task of this load ended early; see its log".to_owned();
                 let reason = crate::job::Reason::Internal;
                 let _ = ended.apply(Event::Failed { reason, message }).await;
             }

@@ -52,7 +52,9 @@ impl Output {
             Line::UnknownCommand => self.unknown_command = true,
             Line::Loaded | Line::Other => {}
         }
-        if line != Line::Loaded && !text.trim().is_empty() {
+        // The JVM says on stderr that it saw _JAVA_OPTIONS; that is our own doing.
+        let noise = text.trim().is_empty() || text.starts_with("Picked up _JAVA_OPTIONS");
+        if line != Line::Loaded && !noise {
             if self.last.len() == LAST_LINES {
                 self.last.pop_front();
             }

@@ -1,6 +1,6 @@
 //! Housekeeping of finished loads: withdraws LOADED when its cluster is gone, forgets what is old.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -18,11 +18,15 @@ pub(super) async fn run(manager: Manager) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut pruned: Option<Instant> = None;
     let mut scrubbed = false;
+    let mut strays = HashSet::new();
     let stopping = manager.stopping().clone();
     let work = async {
         loop {
             ticks.tick().await;
             withdraw_lost(&manager).await;
+            if let Err(error) = manager.adopt(&mut strays).await {
+                tracing::warn!(%error, "the store cannot be read");
+            }
             manager.0.followed.with(|followed| followed.retain(|_, sender| sender.receiver_count() > 0));
             if pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY) {
                 pruned = Some(Instant::now());

@@ -132,7 +132,7 @@ impl Runner {
                 if survey.is_complete() { None } else { self.first_attempt(&survey, resumed).await? };
             if attempt.is_some() {
                 need = Some(Need::of(&survey));
-                shut = self.gates(need).await.err();
+                shut = self.unless_stopped(self.gates(need)).await?.err();
                 if shut.is_some() {
                     continue;
                 }
@@ -174,7 +174,7 @@ impl Runner {
                         return Err(self.incomplete(&found));
                     };
                     let need = Some(Need::of(&found));
-                    if let Err(shut) = self.gates(need).await {
+                    if let Err(shut) = self.unless_stopped(self.gates(need)).await? {
                         return Ok(Some(shut));
                     }
                     next = Some(again);
@@ -247,10 +247,13 @@ impl Runner {
         survey: &Survey,
     ) -> Result<Result<HashMap<String, String>, Shut>, Stop> {
         let job = self.job();
-        let (client, launcher) = match (self.client().await, self.manager.0.alluxio.launcher().await) {
-            (Ok(client), Ok(launcher)) => (client, launcher),
-            (Err(shut), _) => return Ok(Err(shut)),
-            (_, Err(error)) => return Ok(Err(unreachable(&error))),
+        let client = match self.unless_stopped(self.client()).await? {
+            Ok(client) => client,
+            Err(shut) => return Ok(Err(shut)),
+        };
+        let launcher = match self.manager.0.alluxio.launcher().await {
+            Ok(launcher) => launcher,
+            Err(error) => return Ok(Err(unreachable(&error))),
         };
         let before = self.unless_stopped(async {
             let floor = distributed_load::job_floor(client).await?;
@@ -276,9 +279,7 @@ impl Runner {
             let persisting = async {
                 while told.changed().await.is_ok() {
                     let id = *told.borrow_and_update();
-                    if let Some(job_control_id) = id
-                        && self.apply(Event::Submitted { job_control_id }).await.is_err()
-                    {
+                    if self.note_submitted(id).await.is_err() {
                         break;
                     }
                 }
@@ -297,10 +298,14 @@ impl Runner {
                 // The child is gone before anything else happens.
                 stop.cancel();
                 let _ = run.await;
+                let id = *submitted.borrow();
+                self.note_submitted(id).await?;
                 stopped?;
                 return Err(Stop::Shutdown);
             }
         };
+        let id = *submitted.borrow();
+        self.note_submitted(id).await?;
         let end = end.map_err(|error| Stop::Failed {
             reason: Reason::CommandMissing,
             message: format!(
@@ -322,12 +327,21 @@ impl Runner {
         Ok(Ok(asked.unwrap_or_default()))
     }
 
+    /// Makes durable which command in the job service is ours.
+    async fn note_submitted(&self, id: Option<i64>) -> Result<(), Stop> {
+        let known = self.job().remnant.and_then(|remnant| remnant.job_control_id);
+        match id {
+            Some(job_control_id) if known.is_none() => self.apply(Event::Submitted { job_control_id }).await,
+            _ => Ok(()),
+        }
+    }
+
     async fn verify(
         &self,
         loaded_at: Option<Instant>,
         causes: &HashMap<String, String>,
     ) -> Result<Verdict, Stop> {
-        let client = match self.client().await {
+        let client = match self.unless_stopped(self.client()).await? {
             Ok(client) => client,
             Err(shut) => return Ok(Verdict::Shut(shut)),
         };
@@ -339,7 +353,7 @@ impl Runner {
 
     /// LISTING: loads metadata, counts, and raises limits that would evict the copies wished for.
     async fn list(&self) -> Result<Result<Survey, Shut>, Stop> {
-        let client = match self.client().await {
+        let client = match self.unless_stopped(self.client()).await? {
             Ok(client) => client,
             Err(shut) => return Ok(Err(shut)),
         };
@@ -388,7 +402,7 @@ impl Runner {
         loop {
             let shut = match known.take() {
                 Some(shut) => shut,
-                None => match self.gates(need).await {
+                None => match self.unless_stopped(self.gates(need)).await? {
                     Ok(cluster) => return Ok(cluster),
                     Err(shut) => shut,
                 },
