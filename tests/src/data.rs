@@ -30,7 +30,7 @@ pub struct Data {
 }
 
 impl Data {
-    pub(crate) fn create(ufs: PathBuf, path: String) -> Result<Self> {
+    pub fn create(ufs: PathBuf, path: String) -> Result<Self> {
         fs::create_dir_all(&ufs).with_context(|| format!("make {}", ufs.display()))?;
         Ok(Self { ufs, path })
     }

@@ -1,7 +1,7 @@
 //! The real `preload-sidecar` binary as a process: started, killed and started again on the same state
 //! directory and the same ports.
 
-use crate::cluster::{Cluster, Role};
+use crate::cluster::Cluster;
 use crate::http;
 use crate::leash::{self, Exit, Leash};
 use crate::processes::{self, Process};
@@ -34,6 +34,7 @@ pub struct Setup<'a> {
     state_directory: Option<PathBuf>,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
+    quiet: bool,
 }
 
 impl<'a> Setup<'a> {
@@ -47,6 +48,7 @@ impl<'a> Setup<'a> {
             state_directory: None,
             arguments: Vec::new(),
             environment: Vec::new(),
+            quiet: false,
         }
     }
 
@@ -61,6 +63,7 @@ impl<'a> Setup<'a> {
             state_directory: None,
             arguments: Vec::new(),
             environment: Vec::new(),
+            quiet: false,
         }
     }
 
@@ -81,6 +84,13 @@ impl<'a> Setup<'a> {
     #[must_use]
     pub fn launcher(mut self, launcher: impl Into<PathBuf>) -> Self {
         self.launcher = launcher.into();
+        self
+    }
+
+    /// Prints nothing when it is dropped.
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
         self
     }
 
@@ -185,7 +195,8 @@ impl<'a> Sidecar<'a> {
         self.leash()?.signal(signal)
     }
 
-    /// SIGKILL to the sidecar alone: what it started has to end by itself.
+    /// SIGKILL to the sidecar alone. What it started has to end by itself: nobody here kills it before the
+    /// sidecar is dropped, so [`Cluster::command_lines`] tells whether it did.
     pub async fn kill9(&mut self) -> Result<()> {
         self.end(Signal::SIGKILL).await.map(drop)
     }
@@ -231,7 +242,8 @@ impl<'a> Sidecar<'a> {
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
-    fn log_end(&self) -> String {
+    /// The last lines of it.
+    pub fn log_end(&self) -> String {
         let log = self.log();
         let lines: Vec<_> = log.lines().collect();
         format!("log of the sidecar:\n{}", lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n"))
@@ -298,11 +310,12 @@ impl<'a> Sidecar<'a> {
 
 impl Drop for Sidecar<'_> {
     fn drop(&mut self) {
+        if self.setup.quiet {
+            return;
+        }
         eprintln!("{}", self.log_end());
         if let Some(cluster) = self.setup.cluster {
             eprintln!("{}", cluster.log_excerpt());
-            eprintln!("processes: {:?}", cluster.pids());
-            eprintln!("master's log: {}", cluster.log(Role::Master).display());
         }
     }
 }

@@ -64,7 +64,10 @@ impl Options {
                  log4j.appender.FILE=org.apache.log4j.FileAppender\n\
                  log4j.appender.FILE.File={}/logs/${{preload.role}}.log\n\
                  log4j.appender.FILE.layout=org.apache.log4j.PatternLayout\n\
-                 log4j.appender.FILE.layout.ConversionPattern=%d{{ISO8601}} %-5p %c{{1}} - %m%n\n",
+                 log4j.appender.FILE.layout.ConversionPattern=%d{{ISO8601}} %-5p %c{{1}} - %m%n\n\
+                 # They warn at every start, of nothing that matters here.\n\
+                 log4j.logger.alluxio.conf.InstancedConfiguration=ERROR\n\
+                 log4j.logger.org.eclipse.jetty.security=ERROR\n",
                 directory.display()
             );
             fs::write(directory.join("conf").join(file), text).context("write the logging configuration")?;

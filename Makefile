@@ -1,0 +1,43 @@
+# `make` lists what there is. On a fresh Debian machine with Rust the rest installs itself.
+
+# Half of what a test does is waiting for Alluxio, and every cluster of its own takes 1.3 GB: more threads
+# than this only make two cores slower. TEST_ARGS=name runs the tests whose names contain it.
+TEST_THREADS ?= 2
+TEST_ARGS ?=
+
+# A panic shows where it was; an error of the harness says what it is without the stack of the runtime.
+export RUST_BACKTRACE ?= 1
+export RUST_LIB_BACKTRACE ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help prerequisites demo cluster test check bench clean
+
+help: ## Lists these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+prerequisites: ## Fetches Alluxio and grpcurl into ~/.cache/alluxio-preload, once
+	@tests/prerequisites
+
+demo: prerequisites ## Loads sample data into a real two-worker Alluxio, with live progress
+	@cargo build --locked --package preload-sidecar --package preloadctl --package preload-tests --bins
+	@target/debug/demo
+
+cluster: prerequisites ## Starts a two-worker Alluxio to play with, until Ctrl-C
+	@cargo build --locked --package preload-tests --bins
+	@target/debug/preload-test-cluster
+
+test: prerequisites ## Runs every test, most of them on a real Alluxio
+	cargo build --workspace --locked
+	cargo test --workspace --locked -- --test-threads $(TEST_THREADS) $(TEST_ARGS)
+
+check: ## Checks format, lints and documentation
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+bench: prerequisites ## Measures: never part of the tests
+	cargo build --workspace --release --locked
+	cargo bench --workspace --locked
+
+clean: ## Removes what was built; the prerequisites stay
+	cargo clean
