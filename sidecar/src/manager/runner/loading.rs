@@ -1,0 +1,223 @@
+//! LOADING: which attempt comes next, and one run of the engine.
+
+use std::collections::HashMap;
+
+use alluxio_client::Error;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Runner, SILENT_JOB_SERVICE, Stop, sampler, unreachable};
+use crate::{
+    engine::{
+        distributed_load::{self, Wish},
+        launcher::{Abilities, LauncherError},
+        process::Exit,
+    },
+    gates::Shut,
+    human::bytes,
+    job::{EngineKind, Event, Job, Reason, Remnant},
+    manager::sampler::Baseline,
+    survey::Survey,
+};
+
+/// What to do about what is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Attempt {
+    pub(super) direct_cache: bool,
+    pub(super) top_up: bool,
+    pub(super) resumed: bool,
+}
+
+impl Runner {
+    pub(super) fn incomplete(&self, found: &Survey) -> Stop {
+        let mut count = found.count(true);
+        count.files_failed = found.files_total - found.files_cached;
+        count.bytes_failed = found.bytes_missing();
+        let attempts = self.job().attempt;
+        Stop::Failed {
+            reason: Reason::Incomplete,
+            message: format!(
+                "{} of {} files ({}) are not loaded after {attempts} attempts; ListFailures names them",
+                count.files_failed,
+                found.files_total,
+                bytes(count.bytes_failed),
+            ),
+        }
+    }
+
+    /// How to begin, after a listing that found something missing. `None`: no attempt is left.
+    pub(super) async fn first_attempt(
+        &self,
+        survey: &Survey,
+        resumed: bool,
+    ) -> Result<Option<Attempt>, Stop> {
+        let job = self.job();
+        let direct_cache = survey.lacks_only_copies() && self.abilities().await?.direct_cache;
+        if resumed {
+            return Ok(Some(Attempt { direct_cache, top_up: false, resumed }));
+        }
+        if job.attempt == 0 {
+            self.abilities().await?;
+            return Ok(Some(Attempt { direct_cache, top_up: false, resumed }));
+        }
+        self.next_attempt(survey).await
+    }
+
+    /// What follows a verification that found something missing.
+    pub(super) async fn next_attempt(&self, found: &Survey) -> Result<Option<Attempt>, Stop> {
+        let direct_cache = self.job().spec.replicas.get() > 1 && self.abilities().await?.direct_cache;
+        Ok(next_attempt(&self.job(), found.lacks_only_copies(), direct_cache))
+    }
+
+    /// What the command can do; a load without one ends here.
+    pub(super) async fn abilities(&self) -> Result<Abilities, Stop> {
+        let alluxio = &self.manager.0.alluxio;
+        let asked = self.unless_stopped(async { alluxio.launcher().await?.abilities().await }).await?;
+        let missing = |message| Stop::Failed { reason: Reason::CommandMissing, message };
+        match asked {
+            Ok(abilities) if abilities.distributed_load => Ok(abilities),
+            Ok(_) => Err(missing(
+                "this Alluxio has no distributedLoad; 2.9.3 is the last release that has it".into(),
+            )),
+            Err(error @ LauncherError::NotFound { .. }) => Err(missing(error.to_string())),
+            Err(error) => Err(missing(format!("distributedLoad cannot be asked what it can do: {error}"))),
+        }
+    }
+
+    /// Runs the engine once. Alluxio's words about files that failed come back.
+    pub(super) async fn load(
+        &self,
+        attempt: Attempt,
+        survey: &Survey,
+    ) -> Result<Result<HashMap<String, String>, Shut>, Stop> {
+        let job = self.job();
+        let client = match self.unless_stopped(self.client()).await? {
+            Ok(client) => client,
+            Err(shut) => return Ok(Err(shut)),
+        };
+        let launcher = match self.manager.0.alluxio.launcher().await {
+            Ok(launcher) => launcher,
+            Err(error) => return Ok(Err(unreachable(&error))),
+        };
+        let before = self.unless_stopped(async {
+            let floor = distributed_load::job_floor(client).await?;
+            Ok::<_, Error>((floor, client.workers().await?))
+        });
+        let (job_floor, workers) = match before.await? {
+            Ok(before) => before,
+            Err(error) => return Ok(Err(unreachable(&error))),
+        };
+        let remnant = Remnant { job_floor, job_control_id: None };
+        let Attempt { direct_cache, top_up, resumed } = attempt;
+        let why = "distributedLoad is there and its job service has live workers".to_owned();
+        let engine = EngineKind::DistributedLoad;
+        self.apply(Event::LoadingStarted { engine, why, top_up, resumed, remnant }).await?;
+
+        let wish = Wish { path: job.spec.path.clone(), replicas: job.spec.replicas.get(), direct_cache };
+        let submitted = watch::Sender::new(None);
+        let stop = CancellationToken::new();
+        let baseline = Baseline::new(survey, &workers);
+        let mut run = std::pin::pin!(distributed_load::run(launcher, &wish, &submitted, &stop));
+        let end = {
+            let mut told = submitted.subscribe();
+            let persisting = async {
+                while told.changed().await.is_ok() {
+                    let id = *told.borrow_and_update();
+                    if self.note_submitted(id).await.is_err() {
+                        break;
+                    }
+                }
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                end = &mut run => Ok(end),
+                stopped = self.unless_stopped(std::future::pending::<()>()) => Err(stopped),
+                () = sampler::run(client, &self.manager, &self.live, baseline) => Err(Ok(())),
+                () = persisting => Err(Ok(())),
+            }
+        };
+        let end = match end {
+            Ok(end) => end,
+            Err(stopped) => {
+                // The child is gone before anything else happens.
+                stop.cancel();
+                let _ = run.await;
+                let id = *submitted.borrow();
+                self.note_submitted(id).await?;
+                stopped?;
+                return Err(Stop::Shutdown);
+            }
+        };
+        let id = *submitted.borrow();
+        self.note_submitted(id).await?;
+        let end = end.map_err(|error| Stop::Failed {
+            reason: Reason::CommandMissing,
+            message: format!(
+                "{error}: {}",
+                std::error::Error::source(&error).map_or(String::new(), ToString::to_string)
+            ),
+        })?;
+        self.manager.0.metrics.command(match end.exit {
+            Exit::Code(code) => code.to_string(),
+            Exit::Killed(signal) => format!("signal {signal}"),
+            Exit::Stopped => "stopped".to_owned(),
+        });
+        if end.output.unknown_command || end.exit.could_not_start() {
+            return Err(Stop::Failed { reason: Reason::CommandMissing, message: end.complaint() });
+        }
+        let asked = self.unless_stopped(distributed_load::causes(client, &wish.path, remnant)).await?;
+        self.clear_remnant(SILENT_JOB_SERVICE).await?;
+        self.apply(Event::LoadingEnded { message: end.complaint() }).await?;
+        Ok(Ok(asked.unwrap_or_default()))
+    }
+
+    /// Makes durable which command in the job service is ours.
+    pub(super) async fn note_submitted(&self, id: Option<i64>) -> Result<(), Stop> {
+        let known = self.job().remnant.and_then(|remnant| remnant.job_control_id);
+        match id {
+            Some(job_control_id) if known.is_none() => self.apply(Event::Submitted { job_control_id }).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Another attempt, a top-up of copies, or neither. Top-ups do not count as attempts but are as many at most.
+fn next_attempt(job: &Job, lacks_only_copies: bool, direct_cache: bool) -> Option<Attempt> {
+    let most = job.spec.max_attempts.get();
+    let resumed = false;
+    if lacks_only_copies && direct_cache && job.top_ups < most {
+        return Some(Attempt { direct_cache, top_up: true, resumed });
+    }
+    (job.attempt < most).then_some(Attempt { direct_cache, top_up: false, resumed })
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::job::{AlluxioPath, LoadId, Spec};
+
+    fn job(attempt: u32, top_ups: u32) -> Job {
+        let path = AlluxioPath::try_from("/a".to_owned()).unwrap();
+        let id = LoadId::try_from("a".to_owned()).unwrap();
+        Job { attempt, top_ups, ..Job::new(id, Uuid::nil(), Spec::new(path), Timestamp::UNIX_EPOCH) }
+    }
+
+    #[test]
+    fn attempts_end() {
+        let again = |direct_cache| Some(Attempt { direct_cache, top_up: false, resumed: false });
+        assert_eq!(next_attempt(&job(1, 0), false, false), again(false));
+        assert_eq!(next_attempt(&job(2, 0), false, true), again(true));
+        assert_eq!(next_attempt(&job(3, 0), false, true), None);
+    }
+
+    #[test]
+    fn copies_are_topped_up_beyond_the_attempts_but_not_for_ever() {
+        let top_up = Some(Attempt { direct_cache: true, top_up: true, resumed: false });
+        assert_eq!(next_attempt(&job(3, 0), true, true), top_up);
+        assert_eq!(next_attempt(&job(3, 3), true, true), None);
+        assert_eq!(next_attempt(&job(3, 0), true, false), None);
+    }
+}

@@ -1,0 +1,94 @@
+//! WAITING: polls the gates until all are open, or for as long as the load may wait.
+
+use std::time::Duration;
+
+use alluxio_client::{Client, Error};
+
+use super::{FIRST_LOOK, LAST_LOOK, Runner, Stop, unreachable};
+use crate::{
+    gates::{self, Need, Shut},
+    job::{Event, Reason, State},
+};
+
+/// A job worker reports its health every second; one silent for longer than this is asked for a second time.
+const FRESH_HEALTH_MS: i64 = 10_000;
+
+/// Two reports at least fall into this.
+const HEALTH_WATCH: Duration = Duration::from_millis(2500);
+
+impl Runner {
+    /// Polls until every gate is open; returns the identity of the cluster. `shut`: what is known to be shut.
+    pub(super) async fn wait_for_gates(
+        &self,
+        need: Option<Need>,
+        shut: Option<Shut>,
+    ) -> Result<String, Stop> {
+        let mut known = shut;
+        let mut pause = FIRST_LOOK;
+        loop {
+            let shut = match known.take() {
+                Some(shut) => shut,
+                None => match self.unless_stopped(self.gates(need)).await? {
+                    Ok(cluster) => return Ok(cluster),
+                    Err(shut) => shut,
+                },
+            };
+            let job = self.job();
+            if job.state != State::Waiting || job.reason != Some(shut.reason) || job.message != shut.message {
+                self.apply(Event::GateShut { reason: shut.reason, message: shut.message.clone() }).await?;
+            }
+            let left = self.job().wait_left(self.manager.now());
+            if left.is_zero() {
+                let waited = self.job().spec.wait_timeout.as_secs_f64();
+                return Err(Stop::Failed {
+                    reason: Reason::GateTimedOut,
+                    message: format!("waited {waited} s: {}", shut.message),
+                });
+            }
+            self.unless_stopped(tokio::time::sleep(pause.min(left))).await?;
+            pause = (pause * 2).min(LAST_LOOK);
+        }
+    }
+
+    /// Looks at every gate once; open: the identity of the cluster.
+    pub(super) async fn gates(&self, need: Option<Need>) -> Result<String, Shut> {
+        let client = self.client().await?;
+        let spec = &self.job().spec;
+        let master = client.master_info().await.map_err(|error| unreachable(&error))?;
+        if master.safe_mode {
+            let message = "the alluxio master is in safe mode, waiting for its workers".to_owned();
+            return Err(Shut { reason: Reason::AlluxioUnreachable, message });
+        }
+        let cluster = client.cluster_id().await.map_err(|error| unreachable(&error))?;
+        let workers = client.workers().await.map_err(|error| unreachable(&error))?;
+        let mut shut = gates::workers(spec, &workers);
+        if let (None, Some(need)) = (&shut, need) {
+            let job_workers = live_job_workers(client, self.manager.now().as_millisecond()).await;
+            let job_workers = job_workers.map_err(|error| unreachable(&error))?;
+            shut = gates::job_workers(job_workers)
+                .or_else(|| gates::room(spec, need, &workers, self.promised()));
+        }
+        shut.map_or(Ok(cluster), Err)
+    }
+
+    /// Bytes that our other running loads are still going to cache.
+    pub(super) fn promised(&self) -> u64 {
+        let others = self.manager.live();
+        let loading = others.iter().filter(|job| job.state == State::Loading && job.id != self.live.id);
+        loading.map(|job| job.progress.count()).map(|c| c.bytes_total - c.bytes_cached).sum()
+    }
+}
+
+/// Job workers stay listed for 60 s after their death. Their reports carry their own clocks, so one that
+/// looks old is believed dead only when it does not move.
+async fn live_job_workers(client: &Client, now_ms: i64) -> Result<usize, Error> {
+    let first = client.job_workers().await?;
+    let fresh = |ms: i64| (now_ms - ms).abs() <= FRESH_HEALTH_MS;
+    if first.is_empty() || first.iter().any(|w| fresh(w.last_updated_ms)) {
+        return Ok(first.iter().filter(|w| fresh(w.last_updated_ms)).count());
+    }
+    tokio::time::sleep(HEALTH_WATCH).await;
+    let second = client.job_workers().await?;
+    let moved = |id: i64, ms: i64| first.iter().any(|w| w.id == id && w.last_updated_ms != ms);
+    Ok(second.iter().filter(|w| moved(w.id, w.last_updated_ms)).count())
+}
