@@ -3,8 +3,11 @@
 use std::{
     fmt::Write as _,
     fs,
-    sync::{Arc, atomic::AtomicI64},
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64},
+    },
+    time::{Duration, Instant},
 };
 
 use prometheus_client::{
@@ -30,6 +33,7 @@ pub struct Metrics {
     watchers: Gauge<i64, AtomicI64>,
     commands: Family<Command, Counter>,
     leftovers: Counter,
+    progress_calls: Counter<f64, AtomicU64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -75,6 +79,19 @@ impl Drop for Watcher {
     }
 }
 
+/// A call for progress, timed until dropped, so that one that is cut short counts too.
+#[derive(Debug)]
+pub(crate) struct ProgressCall {
+    begun: Instant,
+    total: Counter<f64, AtomicU64>,
+}
+
+impl Drop for ProgressCall {
+    fn drop(&mut self) {
+        self.total.inc_by(self.begun.elapsed().as_secs_f64());
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -95,6 +112,7 @@ impl Metrics {
             watchers: Gauge::default(),
             commands: Family::default(),
             leftovers: Counter::default(),
+            progress_calls: Counter::default(),
         }
     }
 
@@ -116,6 +134,11 @@ impl Metrics {
 
     pub(crate) fn leftovers(&self, jobs: usize) {
         self.leftovers.inc_by(jobs as u64);
+    }
+
+    #[must_use]
+    pub(crate) fn progress_call(&self) -> ProgressCall {
+        ProgressCall { begun: Instant::now(), total: self.progress_calls.clone() }
     }
 
     #[must_use]
@@ -145,6 +168,12 @@ impl Metrics {
             "leftover_jobs_cancelled",
             "Jobs cancelled in the job service",
             self.leftovers.clone(),
+        );
+        registry.register_with_unit(
+            "progress_call",
+            "Time in which Alluxio was asked how far running loads are",
+            Unit::Seconds,
+            self.progress_calls.clone(),
         );
         Self::loads(&mut registry, live);
         let mut text = String::new();
@@ -226,6 +255,7 @@ mod tests {
             "preload_loads{state=\"loading\"} 0",
             "preload_watchers 1",
             "preload_ready 1",
+            "preload_progress_call_seconds_total 0",
             "process_resident_memory_bytes ",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");

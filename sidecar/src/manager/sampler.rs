@@ -72,8 +72,10 @@ pub(super) async fn run(client: &Client, manager: &Manager, live: &Live, mut bas
         sleep_until(look_at.min(count_at)).await;
         let begun = Instant::now();
         let counts = begun >= count_at;
+        let timed = manager.0.metrics.progress_call();
         let seen =
             if counts { count(client, live).await } else { look(client, manager, live, &baseline).await };
+        drop(timed);
         let rest = begun.elapsed() * REST;
         look_at = Instant::now() + rest.clamp(SHORTEST_REST, SHORTEST_REST * 20);
         if counts {
