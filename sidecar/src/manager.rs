@@ -293,8 +293,10 @@ impl Manager {
         Ok(())
     }
 
+    /// The load, unless it has ended: then the store knows it, also in the moment before it leaves `live`.
     fn find(&self, id: &LoadId) -> Option<Arc<Live>> {
-        self.0.live.with(|live| live.iter().rev().find(|l| l.id == *id).cloned())
+        let wanted = |l: &&Arc<Live>| l.id == *id && l.job().state.is_live();
+        self.0.live.with(|live| live.iter().rev().find(wanted).cloned())
     }
 
     fn not_found(&self, id: &LoadId) -> ManagerError {
