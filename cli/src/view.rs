@@ -55,7 +55,7 @@ impl View {
     /// The connection broke and will be tried again.
     pub(crate) fn lost(&mut self, error: &Status, retry_in: Duration) {
         let message = Explanation::of(error).message;
-        let line = format!("connection lost: {}; next try in {:.1?}", text::clean(&message), retry_in);
+        let line = format!("connection lost, next try in {:.1?}: {}", retry_in, text::clean(&message));
         match self {
             Self::Bar(bar) => bar.lost(line),
             Self::Lines(_) | Self::Json { .. } => note(&line),

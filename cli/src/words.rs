@@ -40,7 +40,7 @@ pub(crate) fn transition_line(load: &Load, transition: &Transition, paint: Paint
 }
 
 pub(crate) fn progress_line(load: &Load, paint: Paint) -> String {
-    line(load.update_time, load, load.state(), &amounts(load), paint)
+    line(load.update_time, load, load.state(), &working(load), paint)
 }
 
 fn line(time: Option<prost_types::Timestamp>, load: &Load, state: State, what: &str, paint: Paint) -> String {
@@ -55,7 +55,7 @@ pub(crate) fn headline(load: &Load) -> String {
     match load.state() {
         State::Unspecified | State::Queued | State::Waiting | State::Cancelled | State::Stale => because,
         State::Listing => join([because, found(load)]),
-        State::Loading | State::Verifying => join([because, amounts(load)]),
+        State::Loading | State::Verifying => join([because, working(load)]),
         State::Failed => join([because, failures(load)]),
         State::Loaded => {
             let took = text::between(load.start_time, load.end_time);
@@ -126,10 +126,15 @@ pub(crate) fn amounts(load: &Load) -> String {
     if let Some(eta) = progress.eta.and_then(|eta| Duration::try_from(eta).ok()) {
         parts.push(format!("{} left", text::duration(eta)));
     }
-    if load.attempt > 1 {
-        parts.push(format!("attempt {}", load.attempt));
-    }
     parts.join(", ")
+}
+
+/// The same while it is under way, where the first attempt goes without saying.
+pub(crate) fn working(load: &Load) -> String {
+    match (amounts(load), load.attempt) {
+        (amounts, 0 | 1) => amounts,
+        (amounts, attempt) => format!("{amounts}, attempt {attempt}"),
+    }
 }
 
 /// Whole per cent, rounded down: 100 means everything. `None` while nobody knows.
@@ -196,6 +201,9 @@ pub(crate) mod tests {
         load.message.clear();
         load.set_state(State::Loading);
         assert_eq!(headline(&load), "41%, 1.25 GiB of 3.00 GiB, 420 of 1,000 files, 120.00 MiB/s, 14s left");
+
+        load.attempt = 2;
+        assert!(headline(&load).ends_with("14s left, attempt 2"));
 
         load.set_state(State::Loaded);
         load.end_time = at(30);

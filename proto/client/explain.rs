@@ -43,7 +43,6 @@ impl Explanation {
     pub fn next_step(&self) -> String {
         let step = match self.code {
             _ if self.unreachable => "check the address, and that the sidecar is running; then try again",
-            Code::InvalidArgument | Code::OutOfRange if !self.fields.is_empty() => "correct these fields",
             Code::InvalidArgument | Code::OutOfRange => "correct the request",
             Code::NotFound => "list the loads to see which exist",
             Code::AlreadyExists => "use another id, or the same spec as before",
@@ -61,11 +60,13 @@ impl Explanation {
         step.to_owned()
     }
 
-    /// Everything but the message, one fact a line, the next step last.
+    /// Everything that the message does not say, one fact a line, the next step last.
     pub fn lines(&self) -> Vec<String> {
         let reason = self.reason.iter().map(|r| format!("reason: {r}"));
         let facts = self.facts.iter().map(|(key, value)| format!("{key}: {value}"));
-        let fields = self.fields.iter().map(|(field, problem)| format!("field {field}: {problem}"));
+        let told = |(_, problem): &&(String, String)| !self.message.contains(problem);
+        let fields =
+            self.fields.iter().filter(told).map(|(field, problem)| format!("field {field}: {problem}"));
         reason.chain(facts).chain(fields).chain([format!("next: {}", self.next_step())]).collect()
     }
 }
@@ -115,9 +116,16 @@ mod tests {
                 "reason: INVALID_SPEC",
                 "store_uid: 77",
                 "field spec.path: must begin with /",
-                "next: correct these fields",
+                "next: correct the request",
             ]
         );
+    }
+
+    #[test]
+    fn what_the_message_says_is_not_said_again() {
+        let fields = ErrorDetails::with_bad_request(vec![FieldViolation::new("load_id", "is too long")]);
+        let status = Status::with_error_details(Code::InvalidArgument, "load_id is too long", fields);
+        assert_eq!(Explanation::of(&status).lines(), ["next: correct the request"]);
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl Bar {
             self.measured = measured;
         }
         self.bar.set_prefix(self.paint.state(load.state()));
-        self.bar.set_message(if measured { words::amounts(load) } else { words::headline(load) });
+        self.bar.set_message(if measured { words::working(load) } else { words::headline(load) });
         self.bar.set_position(words::percent(load).unwrap_or(0));
     }
 

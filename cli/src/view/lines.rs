@@ -61,7 +61,7 @@ impl Lines {
     pub(super) fn load(&mut self, load: &Load, now: Instant) -> Vec<String> {
         let lines = self.changes.lines(load);
         let percent = words::percent(load);
-        let amounts = words::amounts(load);
+        let amounts = words::working(load);
         if !lines.is_empty() {
             self.progress = Some((now, percent, amounts));
             return lines;
