@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use nix::unistd::{AccessFlags, access};
 use rusqlite::{Connection, config::DbConfig};
 use uuid::Uuid;
 
@@ -33,8 +34,18 @@ pub(super) struct Opened {
     pub(super) conn: Connection,
     pub(super) ledger: Ledger,
     pub(super) uid: Uuid,
-    /// Held as long as anyone uses the store.
-    pub(super) lock: File,
+    pub(super) lock: Lock,
+}
+
+/// Held as long as a thread of the store lives.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing is not enough: a child process that was just forked may hold the same open file.
+    fn drop(&mut self) {
+        let _unlocked_by_closing_then = self.0.unlock();
+    }
 }
 
 pub(super) fn open(dir: &Path) -> Result<Opened, OpenError> {
@@ -67,6 +78,10 @@ pub(super) fn open(dir: &Path) -> Result<Opened, OpenError> {
     }
     let sql = |error: rusqlite::Error| OpenError::from_sql(&file, &error);
     let mut conn = connect(&file).map_err(sql)?;
+    if conn.is_readonly("main").map_err(sql)? {
+        access(&file, AccessFlags::W_OK).map_err(|e| OpenError::from_io("writing", &file, &e.into()))?;
+        return Err(damaged("its header forbids writing"));
+    }
     let known = schema::latest(MIGRATIONS);
     let application: i64 = conn.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(sql)?;
     if application != APPLICATION_ID {
@@ -141,7 +156,7 @@ fn sync(dir: &Path) -> Result<(), OpenError> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(|e| OpenError::from_io("syncing", dir, &e))
 }
 
-fn lock(dir: &Path) -> Result<File, OpenError> {
+fn lock(dir: &Path) -> Result<Lock, OpenError> {
     let path = dir.join(LOCK);
     let io = |error: &io::Error| OpenError::from_io("locking", &path, error);
     let mut file = OpenOptions::new()
@@ -156,7 +171,7 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
         Ok(()) => {
             // For people only: a full disk must not keep a store from opening.
             let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
-            Ok(file)
+            Ok(Lock(file))
         }
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();

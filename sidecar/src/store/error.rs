@@ -6,7 +6,7 @@ use std::{
 };
 
 use nix::sys::statvfs::{FsFlags, statvfs};
-use rusqlite::{Error as Sql, ErrorCode};
+use rusqlite::{Error as Sql, ErrorCode, ffi::SQLITE_IOERR_SHORT_READ};
 use thiserror::Error;
 
 use crate::job::LoadId;
@@ -121,6 +121,10 @@ impl StoreError {
         let file = PathBuf::new();
         let problem = error.to_string();
         match error {
+            // A page that ends in its middle: the file was cut.
+            Sql::SqliteFailure(failure, _) if failure.extended_code == SQLITE_IOERR_SHORT_READ => {
+                Self::Corrupt { file, problem }
+            }
             Sql::SqliteFailure(failure, _) => match failure.code {
                 ErrorCode::DiskFull => Self::Full { file },
                 ErrorCode::ReadOnly => Self::ReadOnly { file },

@@ -215,8 +215,11 @@ pub(super) fn list(conn: &Connection, query: &ListQuery, before: i64, limit: usi
     Ok(step)
 }
 
+/// Jobs with their ordinals, and rows that do not hold.
+type Rows = (Vec<(i64, Job)>, Vec<Bad>);
+
 /// Reads rows one by one; those that do not hold come apart.
-pub(super) fn read_each(conn: &Connection, ordinals: &[i64]) -> Result<(Vec<(i64, Job)>, Vec<Bad>), Fault> {
+pub(super) fn read_each(conn: &Connection, ordinals: &[i64]) -> Result<Rows, Fault> {
     let (mut jobs, mut bads) = (Vec::new(), Vec::new());
     for ordinal in ordinals {
         match read(conn, *ordinal) {

@@ -5,7 +5,6 @@
 //! group are told, and nothing of it stays.
 
 use std::{
-    fs::File,
     path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
@@ -16,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{
-    disk,
+    disk::{self, Lock},
     error::{Fault, StoreError},
     ledger::Ledger,
 };
@@ -72,7 +71,7 @@ impl Worker<Read> {
     }
 }
 
-pub(super) fn reader(conn: Connection, lock: Arc<File>) -> std::io::Result<(Worker<Read>, JoinHandle<()>)> {
+pub(super) fn reader(conn: Connection, lock: Arc<Lock>) -> std::io::Result<(Worker<Read>, JoinHandle<()>)> {
     let (sender, mut receiver) = mpsc::channel(QUEUE);
     let thread = thread::Builder::new().name("store-reader".to_owned()).spawn(move || {
         let _held_until_the_end = lock;
@@ -150,7 +149,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn spawn(mut self, lock: Arc<File>) -> std::io::Result<(Worker<Write>, JoinHandle<()>)> {
+    pub(super) fn spawn(mut self, lock: Arc<Lock>) -> std::io::Result<(Worker<Write>, JoinHandle<()>)> {
         let (sender, mut receiver) = mpsc::channel(QUEUE);
         let thread = thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
             let _held_until_the_end = lock;
