@@ -24,8 +24,8 @@ async fn main() -> ExitCode {
         () = interrupted() => Err(anyhow::anyhow!("interrupted")),
     };
     // Whatever happened, what was started has been dropped by now, and dropping waits for the end.
-    let result = result.and_then(|()| nothing_left(&page, directory));
-    match result {
+    let left = nothing_left(&page, directory);
+    match result.and(left) {
         Ok(()) => {
             page.say(&format!("done in {:.0} s", started.elapsed().as_secs_f64()));
             ExitCode::SUCCESS
@@ -40,7 +40,7 @@ async fn main() -> ExitCode {
 async fn demo(page: &Page, directory: &mut Option<PathBuf>) -> Result<()> {
     page.title("A real Alluxio: a master, a job master, two workers, on loopback");
     let started = Instant::now();
-    let options = Options { worker_quota: 512 * MIB, ..Options::default() };
+    let options = Options { worker_quota: 1024 * MIB, ..Options::default() };
     page.say(&format!("starting six JVMs of Alluxio {} ...", options.version));
     let cluster = Cluster::start(options).await?;
     *directory = Some(cluster.sandbox().directory().to_owned());
@@ -100,7 +100,7 @@ async fn demo(page: &Page, directory: &mut Option<PathBuf>) -> Result<()> {
 /// Files of the kind that training reads: many small ones in nested directories, and a few large ones.
 fn sample(data: &Data) -> Result<(usize, u64)> {
     const SMALL: u64 = 64 * 1024;
-    const LARGE: u64 = 72 * MIB;
+    const LARGE: u64 = 96 * MIB;
     let mut files = 0;
     for (split, classes, count) in [("train", 5, 40), ("validation", 5, 10)] {
         for class in 0..classes {
