@@ -40,18 +40,18 @@ pub struct Serve {
     /// Directory of the durable job store; must survive a restart of the container
     #[arg(long, env = "PRELOAD_STATE_DIR", default_value = "/var/lib/alluxio-preload")]
     pub state_dir: PathBuf,
-    #[command(flatten)]
-    pub alluxio: AlluxioArgs,
-    #[command(flatten)]
-    pub limits: LimitArgs,
-    #[command(flatten)]
-    pub security: SecurityArgs,
     /// How log lines look
     #[arg(long, env = "PRELOAD_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
     /// What is logged, such as info or preload_sidecar=debug,alluxio_command=debug
     #[arg(long, env = "PRELOAD_LOG", default_value = "info")]
     pub log: String,
+    #[command(flatten)]
+    pub alluxio: AlluxioArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    #[command(flatten)]
+    pub security: SecurityArgs,
 }
 
 #[derive(Debug, Args)]

@@ -81,7 +81,7 @@ struct Inner {
 /// A request that was not carried out. The caller acts, except for `Store`.
 #[derive(Debug, Error)]
 pub enum ManagerError {
-    #[error("load {id} exists with another wish: {} differ", fields.join(", "))]
+    #[error("load {id} exists with another wish; see {}", fields.join(", "))]
     Conflict { id: LoadId, fields: Vec<&'static str> },
     #[error("{live} loads are queued or running, as many as allowed; try again later")]
     QueueFull { live: usize },
