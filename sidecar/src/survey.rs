@@ -46,9 +46,9 @@ impl Survey {
         Self { replicas, live, ..Self::default() }
     }
 
-    /// Counts `file`; `Some` when it is not loaded. Folders are nothing to load.
+    /// Counts `file`; `Some` when it is not loaded. Folders and empty files are nothing to load.
     pub fn add(&mut self, file: &File) -> Option<Tally> {
-        if file.folder {
+        if file.folder || (file.length == 0 && file.completed) {
             return None;
         }
         let tally = tally(file, &self.live, self.replicas);
@@ -189,9 +189,10 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_loaded_and_one_being_written_is_not() {
+    fn an_empty_file_does_not_count_and_one_being_written_does() {
         let mut survey = survey(1);
         assert_eq!(survey.add(&file(0, &[])), None);
+        assert_eq!(survey.files_total, 0);
         let open = File { completed: false, ..file(0, &[]) };
         let tally = survey.add(&open).unwrap();
         assert_eq!(tally.failure(&open, 1, None).reason, "the file is still being written");
