@@ -70,6 +70,12 @@ impl Survey {
         self.files_cached == self.files_total
     }
 
+    /// Files still to be cached, or lacking copies.
+    #[must_use]
+    pub fn files_missing(&self) -> u64 {
+        self.files_total - self.files_cached
+    }
+
     /// Bytes still to be cached, over all wished copies.
     #[must_use]
     pub fn bytes_missing(&self) -> u64 {

@@ -164,7 +164,10 @@ impl Runner {
     }
 
     async fn missing(&self, found: &Survey, failures: FailureList) -> Result<(), Stop> {
-        self.live.count(found.count(true)).await;
+        let mut count = found.count(true);
+        count.files_failed = found.files_missing();
+        count.bytes_failed = found.bytes_missing();
+        self.live.count(count).await;
         self.apply(Event::FoundMissing { failures }).await
     }
 
@@ -279,6 +282,11 @@ pub(super) fn live_ids(workers: &[Worker]) -> HashSet<i64> {
 
 fn unreachable(error: &(dyn std::error::Error + 'static)) -> Shut {
     Shut { reason: Reason::AlluxioUnreachable, message: chain(error) }
+}
+
+fn job_service_silent(error: &Error) -> Shut {
+    let message = format!("the job service does not answer: {}", chain(error));
+    Shut { reason: Reason::AlluxioUnreachable, message }
 }
 
 /// An error and its causes in one line.

@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use alluxio_client::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Runner, SILENT_JOB_SERVICE, Stop, sampler, unreachable};
+use super::{Runner, SILENT_JOB_SERVICE, Stop, job_service_silent, sampler, unreachable};
 use crate::{
     engine::{
         distributed_load::{self, Wish},
@@ -30,17 +29,14 @@ pub(super) struct Attempt {
 
 impl Runner {
     pub(super) fn incomplete(&self, found: &Survey) -> Stop {
-        let mut count = found.count(true);
-        count.files_failed = found.files_total - found.files_cached;
-        count.bytes_failed = found.bytes_missing();
         let attempts = self.job().attempt;
         Stop::Failed {
             reason: Reason::Incomplete,
             message: format!(
                 "{} of {} files ({}) are not loaded after {attempts} attempts; ListFailures names them",
-                count.files_failed,
+                found.files_missing(),
                 found.files_total,
-                bytes(count.bytes_failed),
+                bytes(found.bytes_missing()),
             ),
         }
     }
@@ -100,12 +96,12 @@ impl Runner {
             Err(error) => return Ok(Err(unreachable(&error))),
         };
         let before = self.unless_stopped(async {
-            let floor = distributed_load::job_floor(client).await?;
-            Ok::<_, Error>((floor, client.workers().await?))
+            let floor = distributed_load::job_floor(client).await.map_err(|error| job_service_silent(&error))?;
+            Ok((floor, client.workers().await.map_err(|error| unreachable(&error))?))
         });
         let (job_floor, workers) = match before.await? {
             Ok(before) => before,
-            Err(error) => return Ok(Err(unreachable(&error))),
+            Err(shut) => return Ok(Err(shut)),
         };
         let remnant = Remnant { job_floor, job_control_id: None };
         let Attempt { direct_cache, top_up, resumed } = attempt;
