@@ -4,7 +4,10 @@
 //! Progress is the exception: it is published always and persisted now and then, which `sequence_ceiling`
 //! makes safe.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use thiserror::Error;
 use tokio::{
@@ -31,6 +34,8 @@ pub(super) struct Live {
     pub(super) cancel: CancellationToken,
     /// Cancelled when the load may leave QUEUED.
     pub(super) admitted: CancellationToken,
+    /// Room for what it misses is set aside; given only under the lock of all live loads.
+    pub(super) has_room: AtomicBool,
     clock: Clock,
     store: Store,
     metrics: Metrics,
@@ -55,6 +60,7 @@ impl Live {
             path: job.spec.path.clone(),
             cancel: CancellationToken::new(),
             admitted: CancellationToken::new(),
+            has_room: AtomicBool::new(false),
             clock,
             store,
             metrics,

@@ -96,7 +96,8 @@ impl Runner {
             Err(error) => return Ok(Err(unreachable(&error))),
         };
         let before = self.unless_stopped(async {
-            let floor = distributed_load::job_floor(client).await.map_err(|error| job_service_silent(&error))?;
+            let floor =
+                distributed_load::job_floor(client).await.map_err(|error| job_service_silent(&error))?;
             Ok((floor, client.workers().await.map_err(|error| unreachable(&error))?))
         });
         let (job_floor, workers) = match before.await? {

@@ -1,17 +1,17 @@
 //! WAITING: polls the gates until all are open, or for as long as the load may wait.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
-use alluxio_client::{Client, Error};
+use alluxio_client::{Client, Error, Worker};
 
-use super::{FIRST_LOOK, LAST_LOOK, Runner, Stop, unreachable};
+use super::{FIRST_LOOK, LAST_LOOK, Runner, Stop, job_service_silent, unreachable};
 use crate::{
     gates::{self, Need, Shut},
     job::{Event, Reason, State},
 };
 
 /// A job worker reports its health every second; one silent for longer than this is asked for a second time.
-const FRESH_HEALTH_MS: i64 = 10_000;
+const FRESH_HEALTH_MS: i64 = 3_000;
 
 /// Two reports at least fall into this.
 const HEALTH_WATCH: Duration = Duration::from_millis(2500);
@@ -52,6 +52,7 @@ impl Runner {
 
     /// Looks at every gate once; open: the identity of the cluster.
     pub(super) async fn gates(&self, need: Option<Need>) -> Result<String, Shut> {
+        self.live.has_room.store(false, Ordering::Relaxed);
         let client = self.client().await?;
         let spec = &self.job().spec;
         let master = client.master_info().await.map_err(|error| unreachable(&error))?;
@@ -64,18 +65,29 @@ impl Runner {
         let mut shut = gates::workers(spec, &workers);
         if let (None, Some(need)) = (&shut, need) {
             let job_workers = live_job_workers(client, self.manager.now().as_millisecond()).await;
-            let job_workers = job_workers.map_err(|error| unreachable(&error))?;
-            shut = gates::job_workers(job_workers)
-                .or_else(|| gates::room(spec, need, &workers, self.promised()));
+            shut = gates::job_workers(job_workers.map_err(|error| job_service_silent(&error))?);
+            if shut.is_none() {
+                // Once more: a look at the job workers may have taken seconds, in which others loaded.
+                let workers = client.workers().await.map_err(|error| unreachable(&error))?;
+                shut = self.take_room(need, &workers);
+            }
         }
         shut.map_or(Ok(cluster), Err)
     }
 
-    /// Bytes that our other running loads are still going to cache.
-    pub(super) fn promised(&self) -> u64 {
-        let others = self.manager.live();
-        let loading = others.iter().filter(|job| job.state == State::Loading && job.id != self.live.id);
-        loading.map(|job| job.progress.count()).map(|c| c.bytes_total - c.bytes_cached).sum()
+    /// Judges the room and sets it aside in one step, so that of two loads that look at once one gets it.
+    fn take_room(&self, need: Need, workers: &[Worker]) -> Option<Shut> {
+        self.manager.0.live.with(|all| {
+            let others = all.iter().filter(|other| other.id != self.live.id);
+            let promised = others.filter(|other| other.has_room.load(Ordering::Relaxed)).map(|other| {
+                let job = other.job();
+                let count = job.progress.count();
+                count.bytes_total - count.bytes_cached
+            });
+            let shut = gates::room(&self.job().spec, need, workers, promised.sum());
+            self.live.has_room.store(shut.is_none(), Ordering::Relaxed);
+            shut
+        })
     }
 }
 
