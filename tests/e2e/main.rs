@@ -1,4 +1,8 @@
 //! End-to-end tests: `make test`, or `cargo test -p preload-tests --test e2e NAME` after
 //! `make prerequisites` and `cargo build --workspace`.
 
+mod contract;
 mod harness;
+mod history;
+mod loads;
+mod paths;
