@@ -6,7 +6,7 @@ use crate::{
     WorkerAddress,
     connection::{Connection, MAX_MESSAGE, Service},
     servers::Servers,
-    wire::{block, file, job, meta, version},
+    wire::{block, file, job, meta, version::ServiceType},
 };
 use std::{
     collections::HashMap,
@@ -19,7 +19,6 @@ use block::block_master_client_service_client::BlockMasterClientServiceClient;
 use file::file_system_master_client_service_client::FileSystemMasterClientServiceClient;
 use job::job_master_client_service_client::JobMasterClientServiceClient;
 use meta::meta_master_client_service_client::MetaMasterClientServiceClient;
-use version::service_version_client_service_client::ServiceVersionClientServiceClient;
 
 /// A client of one Alluxio cluster. Cheap to clone; clones share their connections: one to the leading master, one to
 /// the leading job master, one to each worker that was pinged.
@@ -43,15 +42,25 @@ impl Client {
         let config = Arc::new(config);
         Client {
             inner: Arc::new(Inner {
-                master: Servers::new(config.masters.clone(), config.clone()),
-                job_master: Servers::new(config.job_masters.clone(), config.clone()),
+                master: Servers::new(
+                    ServiceType::FileSystemMasterClientService,
+                    config.masters.clone(),
+                    config.clone(),
+                ),
+                job_master: Servers::new(
+                    ServiceType::JobMasterClientService,
+                    config.job_masters.clone(),
+                    config.clone(),
+                ),
                 workers: Mutex::default(),
                 config,
             }),
         }
     }
 
-    /// Everything below `path`, recursively.
+    /// Everything below `path`, recursively, folders too. A folder does not list itself, a file does; an empty folder
+    /// lists nothing. Returns with the first answer: with [`LoadMetadata::Once`] after the metadata of the whole tree is
+    /// loaded (213 s for 100,000 new files, 0.3 s for known ones, on a busy machine with two cores).
     pub async fn list(&self, path: &str, metadata: LoadMetadata) -> Result<Listing, Error> {
         let idle_timeout = match metadata {
             LoadMetadata::Never => self.inner.config.call_timeout,
@@ -69,7 +78,8 @@ impl Client {
         self.inner.master.call(idle_timeout, Some(path), open).await
     }
 
-    /// One file or folder, with the metadata that the master has or, where it has none, finds in the UFS.
+    /// One file or folder, with the metadata that the master has or, where it has none, finds in the UFS. `path/..` is
+    /// resolved by the master; a path below a file is [`Error::InvalidArgument`].
     pub async fn status(&self, path: &str) -> Result<File, Error> {
         let request = file::GetStatusPRequest {
             path: Some(path.to_owned()),
@@ -111,7 +121,8 @@ impl Client {
         Ok(workers)
     }
 
-    /// Identity of the cluster.
+    /// Identity of the cluster, a UUID made with the journal: it stays when a master is killed and restarted and when
+    /// another master takes over, and is another one after the journal was formatted.
     pub async fn cluster_id(&self) -> Result<String, Error> {
         let info = self.master_info().await?;
         if info.cluster_id.is_empty() {
@@ -134,7 +145,8 @@ impl Client {
         Ok(response.master_info.ok_or_else(|| missing("no master info"))?.into())
     }
 
-    /// Sets the limit of copies of one file; -1 is unlimited.
+    /// Sets the limit of copies of a file, or of **all files below** a folder; -1 is unlimited, 0 evicts every copy.
+    /// Alluxio answers a value below -1 with INTERNAL ([`Error::Server`]).
     pub async fn set_replication_max(&self, path: &str, max: i32) -> Result<(), Error> {
         let request = file::SetAttributePRequest {
             path: Some(path.to_owned()),
@@ -153,17 +165,13 @@ impl Client {
     pub async fn ping_worker(&self, address: &WorkerAddress) -> Result<(), Error> {
         let address = address.to_string();
         let config = &self.inner.config;
+        let kind = ServiceType::BlockWorkerClientService;
         let worker = self
             .known_workers()
             .entry(address.clone())
-            .or_insert_with(|| Arc::new(Servers::new(vec![address.clone()], config.clone())))
+            .or_insert_with(|| Arc::new(Servers::new(kind, vec![address.clone()], config.clone())))
             .clone();
-        let request = version::GetServiceVersionPRequest {
-            service_type: Some(version::ServiceType::BlockWorkerClientService.into()),
-        };
-        let ping = |connection: Arc<Connection>| async move {
-            ServiceVersionClientServiceClient::new(connection.service()).get_service_version(request).await
-        };
+        let ping = |connection: Arc<Connection>| async move { connection.version(kind).await };
         let result = worker.call(config.connect_timeout, None, ping).await;
         if result.is_err() {
             self.known_workers().remove(&address);
@@ -171,7 +179,8 @@ impl Client {
         result.map(|_| ())
     }
 
-    /// Jobs in these states; none given: all.
+    /// Jobs in these states; none given: all. Finished jobs stay in the list for a while; none survives a restart of
+    /// the job master. Costs 9-70 ms for 1,000 jobs.
     pub async fn jobs(&self, statuses: &[JobStatus]) -> Result<Vec<Job>, Error> {
         Ok(self.list_jobs(statuses, false).await?.job_infos.into_iter().map(Job::from).collect())
     }
@@ -199,7 +208,8 @@ impl Client {
         .await
     }
 
-    /// Asks for the end of a job.
+    /// Asks for the end of a job. Only children can be cancelled: the control id of a command is
+    /// [`Error::NotFound`], as is a job that the job master has forgotten.
     pub async fn cancel_job(&self, id: i64) -> Result<(), Error> {
         let request = job::CancelPRequest { job_id: Some(id) };
         self.job_master(Some(&format!("job {id}")), |mut client| async move { client.cancel(request).await })
@@ -207,7 +217,8 @@ impl Client {
             .map(|_| ())
     }
 
-    /// The child jobs of a command.
+    /// The child jobs of a command: none is told before its submission has ended ([`Error::NotFound`]), then all of
+    /// them at once, also after the command has ended.
     pub async fn command_jobs(&self, job_control_id: i64) -> Result<Vec<CommandJob>, Error> {
         let request = job::GetCmdStatusDetailedRequest { job_control_id: Some(job_control_id) };
         let subject = format!("command {job_control_id}");

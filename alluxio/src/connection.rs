@@ -5,16 +5,22 @@
 
 use crate::{
     Config, Error,
-    wire::sasl::{
-        ChannelAuthenticationScheme, SaslMessage, SaslMessageType,
-        sasl_authentication_service_client::SaslAuthenticationServiceClient,
+    wire::{
+        sasl::{
+            ChannelAuthenticationScheme, SaslMessage, SaslMessageType,
+            sasl_authentication_service_client::SaslAuthenticationServiceClient,
+        },
+        version::{
+            GetServiceVersionPRequest, GetServiceVersionPResponse, ServiceType,
+            service_version_client_service_client::ServiceVersionClientServiceClient,
+        },
     },
 };
 use std::{fmt, time::Duration};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
-    Code, Request, Status, Streaming,
+    Code, Request, Response, Status, Streaming,
     metadata::AsciiMetadataValue,
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
@@ -62,8 +68,8 @@ struct Session {
 }
 
 impl Connection {
-    /// Connects and authenticates within [`Config::connect_timeout`].
-    pub(crate) async fn open(server: &str, config: &Config) -> Result<Connection, Error> {
+    /// Connects, authenticates, and makes sure that `kind` is served here, within [`Config::connect_timeout`].
+    pub(crate) async fn open(server: &str, kind: ServiceType, config: &Config) -> Result<Connection, Error> {
         let unreachable = |source| Error::Unreachable { server: server.to_owned(), source };
         let endpoint = Endpoint::from_shared(format!("http://{server}"))
             .map_err(|_| Error::InvalidArgument { message: format!("{server:?} is no host:port") })?
@@ -77,7 +83,13 @@ impl Connection {
             let channel = endpoint.connect().await.map_err(|error| unreachable(error.into()))?;
             let (id, session) = authenticate(channel.clone(), server, &config.user).await?;
             let service = InterceptedService::new(channel, ChannelId(id));
-            Ok(Connection { server: server.to_owned(), service, _session: session })
+            let connection = Connection { server: server.to_owned(), service, _session: session };
+            // A standby master may accept connections (alluxio.standby.master.grpc.enabled) and answer some calls itself:
+            // GetWorkerInfoList with an empty list.
+            match connection.version(kind).await {
+                Ok(_) => Ok(connection),
+                Err(status) => Err(Error::from_status(status, server, None)),
+            }
         };
         let limit = config.connect_timeout;
         timeout(limit, connecting)
@@ -92,6 +104,15 @@ impl Connection {
 
     pub(crate) fn service(&self) -> Service {
         self.service.clone()
+    }
+
+    /// The least that a server can be asked.
+    pub(crate) async fn version(
+        &self,
+        kind: ServiceType,
+    ) -> Result<Response<GetServiceVersionPResponse>, Status> {
+        let request = GetServiceVersionPRequest { service_type: Some(kind.into()) };
+        ServiceVersionClientServiceClient::new(self.service()).get_service_version(request).await
     }
 }
 

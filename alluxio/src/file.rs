@@ -10,9 +10,9 @@ use crate::{
 pub enum LoadMetadata {
     /// Only what the master knows already.
     Never,
-    /// A folder is listed in the UFS if it never was before.
+    /// A folder is listed in the UFS if it never was before; what changes there later is not noticed.
     Once,
-    /// The UFS is listed again: new, changed and deleted files are noticed.
+    /// The UFS is listed again: new, changed and deleted files are noticed, and a changed file loses its cached blocks.
     Always,
 }
 
@@ -39,11 +39,11 @@ pub struct File {
     pub ufs_path: String,
     /// Milliseconds since the epoch at which the master made the entry.
     pub creation_time_ms: i64,
-    /// Copies that Alluxio itself keeps up.
+    /// Copies that Alluxio itself keeps up; 0 by default.
     pub replication_min: i32,
-    /// Copies above which Alluxio evicts; -1 is unlimited.
+    /// Copies above which Alluxio evicts; -1, the default of files, is unlimited. Folders say 0, which means nothing.
     pub replication_max: i32,
-    /// Blocks in order; empty for a folder and an empty file.
+    /// Blocks in order; empty for a folder and an empty file. That they add up to `length` is for the caller to check.
     pub blocks: Vec<Block>,
 }
 
@@ -54,7 +54,8 @@ pub struct Block {
     pub id: i64,
     /// Bytes.
     pub length: u64,
-    /// Ids ([`crate::Worker::id`]) of the distinct workers that hold it.
+    /// Ids ([`crate::Worker::id`]) of the distinct workers that hold it, as of their last heartbeats, in order. A worker
+    /// that died is still among them for minutes.
     pub workers: Vec<i64>,
 }
 

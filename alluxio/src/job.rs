@@ -38,7 +38,7 @@ pub struct Job {
     pub status: JobStatus,
     /// Why it failed; empty else.
     pub error_message: String,
-    /// Alluxio paths it works on.
+    /// Alluxio paths it works on; one for a child of `distributedLoad`.
     pub affected_paths: Vec<String>,
     /// Milliseconds since the epoch of its last change.
     pub last_updated_ms: i64,
@@ -49,11 +49,11 @@ pub struct Job {
 pub struct CommandJob {
     /// Id of the job.
     pub id: i64,
-    /// Its state.
+    /// Its state; one that waits counts as [`JobStatus::Running`] here.
     pub status: JobStatus,
-    /// The file, or files, it loads.
+    /// The file it loads.
     pub file_path: String,
-    /// Those of them that failed; empty else.
+    /// The same once it has failed; empty else.
     pub failed_file_path: String,
 }
 
@@ -64,7 +64,8 @@ pub struct JobWorker {
     pub id: i64,
     /// Host name or address.
     pub hostname: String,
-    /// Milliseconds since the epoch of its last health report.
+    /// Milliseconds since the epoch of its last health report, **by the job worker's own clock**: compare it with its
+    /// own earlier value only. A dead job worker leaves the list after 60 s.
     pub last_updated_ms: i64,
     /// Threads for tasks.
     pub task_pool_size: u32,

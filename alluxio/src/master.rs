@@ -7,11 +7,11 @@ use crate::wire::meta;
 pub struct MasterInfo {
     /// Its version, for example "2.9.3".
     pub version: String,
-    /// Identity of the cluster, made with the journal; see [`crate::Client::cluster_id`].
+    /// Identity of the cluster; see [`crate::Client::cluster_id`].
     pub cluster_id: String,
     /// Milliseconds since the epoch of its start.
     pub start_time_ms: i64,
-    /// It waits for workers to register and refuses most calls.
+    /// It waits for workers to register and refuses calls about blocks and workers with UNAVAILABLE.
     pub safe_mode: bool,
 }
 

@@ -3,7 +3,7 @@
 //! Every call of this crate may be repeated without harm, so a call that meets a broken or forgotten connection, or a
 //! server that does not lead, is tried again at the next address: at most once more than there are addresses.
 
-use crate::{Config, Error, connection::Connection};
+use crate::{Config, Error, connection::Connection, wire::version::ServiceType};
 use std::{future::Future, sync::Arc, time::Duration};
 use tokio::{sync::Mutex, time::timeout};
 use tonic::{Code, Response, Status};
@@ -12,6 +12,7 @@ use tracing::debug;
 /// One service at one or more addresses. Holds at most one connection.
 #[derive(Debug)]
 pub(crate) struct Servers {
+    kind: ServiceType,
     addresses: Vec<String>,
     config: Arc<Config>,
     state: Mutex<State>,
@@ -25,8 +26,8 @@ struct State {
 }
 
 impl Servers {
-    pub(crate) fn new(addresses: Vec<String>, config: Arc<Config>) -> Servers {
-        Servers { addresses, config, state: Mutex::default() }
+    pub(crate) fn new(kind: ServiceType, addresses: Vec<String>, config: Arc<Config>) -> Servers {
+        Servers { kind, addresses, config, state: Mutex::default() }
     }
 
     /// Runs a call, connecting before it where needed, all of it within `deadline`. `subject` is what NOT_FOUND is
@@ -74,7 +75,7 @@ impl Servers {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => status,
             };
-            let elsewhere = self.worth_another_connection(&status);
+            let elsewhere = worth_another_connection(&status);
             if elsewhere {
                 debug!(server = connection.server(), %status, "call failed, connection given up");
                 self.discard(&connection).await;
@@ -98,7 +99,7 @@ impl Servers {
             let Some(address) = self.addresses.get(state.next) else { break };
             // Moved on before the attempt: whoever gives up waiting leaves the next address to the next caller.
             state.next = (state.next + 1) % self.addresses.len();
-            match Connection::open(address, &self.config).await {
+            match Connection::open(address, self.kind, &self.config).await {
                 Ok(connection) => {
                     let connection = Arc::new(connection);
                     state.connection = Some(connection.clone());
@@ -120,15 +121,13 @@ impl Servers {
             state.connection = None;
         }
     }
+}
 
-    fn worth_another_connection(&self, status: &Status) -> bool {
-        match status.code() {
-            // Not there, not the leader, or it has forgotten our channel.
-            Code::Unavailable | Code::Unauthenticated => true,
-            // A standby master does not have the services of the leader.
-            Code::Unimplemented => self.addresses.len() > 1,
-            // With a source it is the transport that speaks: the connection broke under the call.
-            _ => std::error::Error::source(status).is_some(),
-        }
+fn worth_another_connection(status: &Status) -> bool {
+    match status.code() {
+        // Not there, not serving, or it has forgotten our channel.
+        Code::Unavailable | Code::Unauthenticated => true,
+        // With a source it is the transport that speaks: the connection broke under the call.
+        _ => std::error::Error::source(status).is_some(),
     }
 }

@@ -9,13 +9,13 @@ use std::{fmt, time::Duration};
 /// A block worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Worker {
-    /// The id that [`crate::Block::workers`] refers to.
+    /// The id that [`crate::Block::workers`] refers to. Workers get new ids when the master restarts.
     pub id: i64,
     /// Where it listens.
     pub address: WorkerAddress,
     /// The master's word: "In Service" (2.9.3) or "ACTIVE" (2.9.6), also for minutes after its death.
     pub state: String,
-    /// Time since its last heartbeat, whole seconds.
+    /// Time since its last heartbeat by the master's clock, whole seconds; heartbeats come every second.
     pub last_contact: Duration,
     /// Bytes of cache.
     pub capacity_bytes: u64,
