@@ -121,7 +121,7 @@ struct Bare {
 impl Bare {
     fn add(&mut self, file: &File) {
         if self.open && !is_in(&file.path, &self.last) {
-            self.folders.push(std::mem::take(&mut self.last));
+            self.folders.push(self.last.clone());
         }
         self.open = file.folder && !is_in(&self.last, &file.path);
         self.last.clone_from(&file.path);
