@@ -105,12 +105,15 @@ impl Client {
 
     /// The block workers that the master takes for alive: also those that died less than
     /// `alluxio.master.worker.timeout` (5 min) ago, so look at [`Worker::last_contact`].
+    ///
+    /// Asks for a report: it is made anew for each call, whereas the plain list of workers is up to 10 s old
+    /// (`alluxio.master.worker.info.cache.refresh.time`), its heartbeats and used bytes included.
     pub async fn workers(&self) -> Result<Vec<Worker>, Error> {
         let response = self
             .master(None, |service| async move {
                 BlockMasterClientServiceClient::new(service)
                     .max_decoding_message_size(MAX_MESSAGE)
-                    .get_worker_info_list(block::GetWorkerInfoListPOptions {})
+                    .get_worker_report(live_workers())
                     .await
             })
             .await?;
@@ -278,4 +281,18 @@ const MASTER_INFO: [meta::MasterInfoField; 4] = [
 
 fn missing(what: &str) -> Error {
     Error::Protocol { message: what.to_owned() }
+}
+
+/// All that [`Worker`] tells, of the workers that are not lost.
+fn live_workers() -> block::GetWorkerReportPOptions {
+    use block::WorkerInfoField::{
+        Address, BuildVersion, Id, LastContactSec, StartTimeMs, State, WorkerCapacityBytes,
+        WorkerCapacityBytesOnTiers, WorkerUsedBytes, WorkerUsedBytesOnTiers,
+    };
+    let fields =
+        [Address, BuildVersion, Id, LastContactSec, StartTimeMs, State, WorkerCapacityBytes, WorkerUsedBytes];
+    block::GetWorkerReportPOptions {
+        field_ranges: fields.map(Into::into).to_vec(),
+        worker_range: Some(block::WorkerRange::Live.into()),
+    }
 }

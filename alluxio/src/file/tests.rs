@@ -24,6 +24,14 @@ fn refused(info: wire::FileInfo) -> String {
 }
 
 #[test]
+fn loading_metadata_never_lets_files_expire() {
+    for metadata in [LoadMetadata::Never, LoadMetadata::Once, LoadMetadata::Always] {
+        let options = wire::FileSystemMasterCommonPOptions::from(metadata);
+        assert_eq!((options.ttl, options.ttl_action()), (Some(-1), wire::TtlAction::Free), "{metadata:?}");
+    }
+}
+
+#[test]
 fn a_worker_with_two_copies_of_a_block_counts_once() {
     let file = File::try_from(info()).unwrap();
     assert_eq!(file.blocks, [Block { id: 5, length: 3, workers: vec![2, 9] }]);
