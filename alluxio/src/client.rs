@@ -289,8 +289,19 @@ fn live_workers() -> block::GetWorkerReportPOptions {
         Address, BuildVersion, Id, LastContactSec, StartTimeMs, State, WorkerCapacityBytes,
         WorkerCapacityBytesOnTiers, WorkerUsedBytes, WorkerUsedBytesOnTiers,
     };
-    let fields =
-        [Address, BuildVersion, Id, LastContactSec, StartTimeMs, State, WorkerCapacityBytes, WorkerUsedBytes];
+    let fields = [
+        Address,
+        BuildVersion,
+        Id,
+        LastContactSec,
+        StartTimeMs,
+        State,
+        WorkerCapacityBytes,
+        WorkerUsedBytes,
+        // Not used, but 2.9.3 fails with INTERNAL where they are not asked for.
+        WorkerCapacityBytesOnTiers,
+        WorkerUsedBytesOnTiers,
+    ];
     block::GetWorkerReportPOptions {
         field_ranges: fields.map(Into::into).to_vec(),
         worker_range: Some(block::WorkerRange::Live.into()),
