@@ -136,7 +136,7 @@ impl Store {
     /// Durable when it returns. `max_live` counts all live jobs that are stored.
     pub async fn create(&self, job: Job, max_live: usize) -> Result<Created, StoreError> {
         let id = job.id.clone();
-        let draft = Arc::new(Draft::new(job)?);
+        let draft = Arc::new(Draft::new(job).map_err(|error| error.at(&self.file))?);
         self.settle(&id, || {
             let draft = Arc::clone(&draft);
             self.writer.call(move |conn, ledger| jobs::create(conn, ledger, &draft, max_live))
@@ -148,7 +148,7 @@ impl Store {
     /// replaced too.
     pub async fn update(&self, job: Job) -> Result<(), StoreError> {
         let id = job.id.clone();
-        let draft = Arc::new(Draft::new(job)?);
+        let draft = Arc::new(Draft::new(job).map_err(|error| error.at(&self.file))?);
         self.settle(&id, || {
             let draft = Arc::clone(&draft);
             self.writer.call(move |conn, ledger| jobs::update(conn, ledger, &draft))
@@ -164,7 +164,8 @@ impl Store {
         .await
     }
 
-    /// Jobs that are not terminal, oldest first.
+    /// Jobs that are not terminal, oldest first. Here and in other calls that return many jobs, a damaged
+    /// one is logged, put in quarantine, and left out.
     pub async fn live(&self) -> Result<Vec<Job>, StoreError> {
         self.read_each(jobs::live).await
     }
@@ -217,7 +218,7 @@ impl Store {
         generation: u64,
         failures: Vec<Failure>,
     ) -> Result<(), StoreError> {
-        let bodies = failures::bodies(&failures)?;
+        let bodies = failures::bodies(&failures).map_err(|error| error.at(&self.file))?;
         let generation = generation.cast_signed();
         let call = self.writer.call(move |conn, _| failures::append(conn, uid, generation, bodies));
         call.await.map_err(|fault| self.error(fault))

@@ -294,3 +294,14 @@ async fn a_bad_directory_is_named() {
     assert!(matches!(below, OpenError::NotADirectory { .. }), "{below}");
     open(&dir.path().join("made/on/the/way")).await.close().await;
 }
+
+#[tokio::test]
+async fn what_an_interrupted_creation_left_is_no_obstacle() {
+    let dir = tempdir().unwrap();
+    for left_over in ["loads.sqlite3.new", "loads.sqlite3.new-wal", "loads.sqlite3.new-shm", "loads.lock"] {
+        std::fs::write(dir.path().join(left_over), "half").unwrap();
+    }
+    let store = open(dir.path()).await;
+    put(&store, &queued("a")).await;
+    store.close().await;
+}
