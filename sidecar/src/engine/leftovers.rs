@@ -7,8 +7,13 @@
 //! Ours are: the children of our command, once it told its id; before that, jobs named `Load` that are
 //! younger than our command and whose paths all lie under ours. Loads on other paths, and jobs that
 //! replicate, evict, migrate or persist data of users, never match.
+//!
+//! The job master submits one command at a time and keeps others waiting, also those whose caller is gone. A
+//! command gets an id, which is listed nowhere, then its jobs get the ids that follow (seen with 2.9.3). So
+//! jobs before the first id that is not listed belong to a command that began before ours, and while
+//! somebody's jobs are being started, ours may still be about to come.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use alluxio_client::{Client, Error, Job, JobStatus};
 use tokio::time::Instant;
@@ -26,26 +31,29 @@ const QUIET_UNKNOWN: Duration = Duration::from_secs(3);
 /// Tasks get to know that their job was cancelled by a heartbeat of their job worker, one a second.
 const TASKS_STOP: Duration = Duration::from_secs(5);
 
+/// Name of the jobs that distributedLoad starts.
+const LOAD: &str = "Load";
 const LIVE: [JobStatus; 2] = [JobStatus::Created, JobStatus::Running];
 
 /// Cancels all that is ours and returns how many jobs that were. Returns only when nothing of ours runs
 /// any more; the caller bounds it in time and retries on transient errors.
 pub async fn cancel(client: &Client, path: &AlluxioPath, remnant: Remnant) -> Result<usize, Error> {
     let quiet_for = if remnant.job_control_id.is_some() { QUIET_KNOWN } else { QUIET_UNKNOWN };
-    let mut cancelled = 0;
+    let mut cancelled = HashSet::new();
+    let mut newest = 0;
     let mut quiet_since = Instant::now();
     loop {
-        let ours = live(client, path, remnant).await?;
-        if ours.is_empty() {
-            if quiet_since.elapsed() >= quiet_for {
-                break;
-            }
-        } else {
+        let seen = live(client, path, remnant).await?;
+        let others_come = cancelled.is_empty() && seen.newest > newest;
+        if !seen.ours.is_empty() || others_come {
             quiet_since = Instant::now();
+        } else if quiet_since.elapsed() >= quiet_for {
+            break;
         }
-        for id in &ours {
-            match client.cancel_job(*id).await {
-                Ok(()) | Err(Error::NotFound { .. }) => cancelled += 1,
+        newest = newest.max(seen.newest);
+        for id in seen.ours {
+            match client.cancel_job(id).await {
+                Ok(()) | Err(Error::NotFound { .. }) => _ = cancelled.insert(id),
                 Err(error) if error.is_transient() => return Err(error),
                 // It ended between the look and the call.
                 Err(error) => tracing::debug!(job = id, %error, "job was not cancelled"),
@@ -53,10 +61,10 @@ pub async fn cancel(client: &Client, path: &AlluxioPath, remnant: Remnant) -> Re
         }
         tokio::time::sleep(ROUND).await;
     }
-    if cancelled > 0 {
+    if !cancelled.is_empty() {
         heard_of_it(client).await?;
     }
-    Ok(cancelled)
+    Ok(cancelled.len())
 }
 
 /// Waits until each job worker has sent two more heartbeats, so that the tasks of cancelled jobs have ended.
@@ -80,26 +88,45 @@ async fn heard_of_it(client: &Client) -> Result<(), Error> {
     Ok(())
 }
 
-/// Ids of our jobs that have not ended.
-async fn live(client: &Client, path: &AlluxioPath, remnant: Remnant) -> Result<Vec<i64>, Error> {
+/// Jobs that have not ended.
+#[derive(Debug, Default)]
+struct LiveJobs {
+    ours: Vec<i64>,
+    /// Largest id of a load, whoever's; 0 where it does not matter.
+    newest: i64,
+}
+
+async fn live(client: &Client, path: &AlluxioPath, remnant: Remnant) -> Result<LiveJobs, Error> {
     if let Some(control) = remnant.job_control_id {
         return match client.command_jobs(control).await {
             Ok(jobs) => {
-                Ok(jobs.into_iter().filter(|job| !job.status.is_finished()).map(|job| job.id).collect())
+                let live = jobs.into_iter().filter(|job| !job.status.is_finished());
+                Ok(LiveJobs { ours: live.map(|job| job.id).collect(), newest: 0 })
             }
             // The job master forgot the command: it was restarted, and its jobs went with it.
-            Err(Error::NotFound { .. }) => Ok(Vec::new()),
+            Err(Error::NotFound { .. }) => Ok(LiveJobs::default()),
             Err(error) => Err(error),
         };
     }
     let jobs = client.jobs(&LIVE).await?;
-    Ok(jobs.iter().filter(|job| is_ours(job, path, remnant)).map(|job| job.id).collect())
+    // Asked for later than the jobs, so that it misses none of the older command's.
+    let job_floor = floor_of_ours(client.job_ids(&[]).await?, remnant.job_floor);
+    let remnant = Remnant { job_floor, ..remnant };
+    let ours = jobs.iter().filter(|job| is_ours(job, path, remnant)).map(|job| job.id).collect();
+    let newest = jobs.iter().filter(|job| job.name == LOAD).map(|job| job.id).max();
+    Ok(LiveJobs { ours, newest: newest.unwrap_or(0) })
+}
+
+/// The last id before the first that is not listed: our command's own, or an older one.
+fn floor_of_ours(mut listed: Vec<i64>, job_floor: i64) -> i64 {
+    listed.sort_unstable();
+    listed.into_iter().fold(job_floor, |floor, id| if id == floor + 1 { id } else { floor })
 }
 
 /// `job` was made by our command.
 #[must_use]
 pub fn is_ours(job: &Job, path: &AlluxioPath, remnant: Remnant) -> bool {
-    job.name == "Load"
+    job.name == LOAD
         && job.id > remnant.job_floor
         && !job.affected_paths.is_empty()
         && job.affected_paths.iter().all(|affected| path.contains(affected))
@@ -112,6 +139,14 @@ mod tests {
     fn job(name: &str, id: i64, paths: &[&str]) -> Job {
         let affected_paths = paths.iter().map(|p| (*p).to_owned()).collect();
         Job { name: name.into(), id, affected_paths, ..Job::default() }
+    }
+
+    #[test]
+    fn jobs_that_an_older_command_starts_later_are_not_ours() {
+        // 100 was there when ours began; 101 to 103 are the older command's, 104 is our command.
+        assert_eq!(floor_of_ours(vec![105, 103, 102, 101, 100, 7], 100), 103);
+        assert_eq!(floor_of_ours(vec![102, 103, 100], 100), 100);
+        assert_eq!(floor_of_ours(vec![], 100), 100);
     }
 
     #[test]

@@ -69,8 +69,12 @@ impl Runner {
     pub(super) async fn run(self) {
         let Err(stop) = self.drive().await else { return };
         let patience = if matches!(stop, Stop::Shutdown) { SHUTDOWN_PATIENCE } else { SILENT_JOB_SERVICE };
+        let stopping = self.manager.stopping();
         let ended = async {
-            self.clear_remnant(patience).await?;
+            tokio::select! {
+                cleared = self.clear_remnant(patience) => cleared?,
+                () = stopping.cancelled(), if !matches!(stop, Stop::Shutdown) => return Err(Stop::Shutdown),
+            }
             match stop {
                 Stop::Failed { reason, message } => self.apply(Event::Failed { reason, message }).await,
                 Stop::Cancelled => self.apply(Event::Cancelled).await,
@@ -92,7 +96,7 @@ impl Runner {
         if self.job().state == State::Queued {
             self.apply(Event::Admitted).await?;
         }
-        self.clear_remnant(SILENT_JOB_SERVICE).await?;
+        self.unless_stopped(self.clear_remnant(SILENT_JOB_SERVICE)).await??;
         // The attempt that a restart interrupted goes on.
         let mut resumed = self.job().attempt > 0;
         let mut need = None;
@@ -215,7 +219,8 @@ impl Runner {
                 leftovers::cancel(client, &self.live.path, remnant).await.map_err(|error| chain(&error))
             };
             // A job service that keeps making jobs is not silent; hence no bound on one long cancel but this.
-            match timeout(patience.max(SHUTDOWN_PATIENCE) * 10, cancelling).await {
+            let longest = if patience == SHUTDOWN_PATIENCE { patience } else { patience * 10 };
+            match timeout(longest, cancelling).await {
                 Ok(Ok(0)) => return self.apply(Event::RemnantCleared).await,
                 Ok(Ok(jobs)) => {
                     self.manager.0.metrics.leftovers(jobs);

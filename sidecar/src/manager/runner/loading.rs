@@ -163,7 +163,7 @@ impl Runner {
             return Err(Stop::Failed { reason: Reason::CommandMissing, message: end.complaint() });
         }
         let asked = self.unless_stopped(distributed_load::causes(client, &wish.path, remnant)).await?;
-        self.clear_remnant(SILENT_JOB_SERVICE).await?;
+        self.unless_stopped(self.clear_remnant(SILENT_JOB_SERVICE)).await??;
         self.apply(Event::LoadingEnded { message: end.complaint() }).await?;
         Ok(Ok(asked.unwrap_or_default()))
     }
