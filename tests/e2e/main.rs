@@ -2,7 +2,10 @@
 //! `make prerequisites` and `cargo build --workspace`.
 
 mod contract;
+mod crash;
+mod disk;
 mod harness;
 mod history;
 mod loads;
 mod paths;
+mod support;

@@ -1,0 +1,322 @@
+//! kill -9, SIGTERM and restarts: nothing acknowledged is lost, the load goes on by itself, nothing is left.
+
+use crate::support::{assert_in_order, assert_nothing_works_on, cancel, changes};
+use crate::support::{job_service, live_jobs, loaders, watch_until};
+use alluxio_client::JobStatus;
+use alluxio_preload_api::client::{Client, ClientConfig, Update, WatchOptions};
+use alluxio_preload_api::v1::load::State;
+use alluxio_preload_api::v1::{Load, WatchLoadRequest};
+use anyhow::{Context, Result, ensure};
+use preload_tests::{Cluster, Data, Exit, Setup, Sidecar, load, processes, shared, wait};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+use tonic::Code;
+
+const SMALL: u64 = 16 * 1024;
+/// A stop ends the command (5 s of grace), its jobs (5 s) and open connections (5 s) one after the other.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// Fresh data, and a sidecar of its own that loads them.
+async fn loading<'a>(cluster: &'a Cluster, name: &str, files: usize) -> Result<(Data, Sidecar<'a>, Load)> {
+    let data = cluster.data(name)?;
+    data.files(files, SMALL)?;
+    let sidecar = Sidecar::start(cluster, &[] as &[&str]).await?;
+    let started = sidecar.start_load(load("a", data.path(), 1)).await?;
+    Ok((data, sidecar, started))
+}
+
+/// The load is LOADING, and its command has jobs in the job service.
+async fn has_jobs(cluster: &Cluster, path: &str) -> Result<()> {
+    let jobs = async || Ok((!live_jobs(cluster, path).await?.is_empty()).then_some(()));
+    wait::until("jobs of the command", wait::LIMIT, jobs).await
+}
+
+/// It ends LOADED as if nothing had happened: in the first attempt, in order, and leaves nothing.
+async fn ends_well(cluster: &Cluster, sidecar: &Sidecar<'_>, path: &str) -> Result<Load> {
+    let loaded = sidecar.in_state("a", State::Loaded).await?;
+    assert_in_order(&loaded)?;
+    ensure!(loaded.attempt == 1, "a restart counted as an attempt: {loaded:?}");
+    cluster.oracle().assert_loaded(path, 1).await?;
+    assert_nothing_works_on(cluster, path).await?;
+    ensure!(sidecar.descendants()?.is_empty(), "children are left: {:?}", sidecar.descendants()?);
+    Ok(loaded)
+}
+
+/// `now` is `before`, some changes later: nothing that was told is taken back.
+fn assert_continues(before: &Load, now: &Load) -> Result<()> {
+    ensure!(now.uid == before.uid, "another load: {before:?}, then {now:?}");
+    ensure!(now.sequence >= before.sequence, "the sequence went back: {before:?}, then {now:?}");
+    // At most 16 are kept.
+    let seen = |load: &Load| load.transitions.iter().map(|t| t.sequence).collect::<BTreeSet<_>>();
+    let (first, known) = (now.transitions.first().map_or(0, |t| t.sequence), seen(now));
+    let lost: Vec<_> = seen(before).into_iter().filter(|s| *s >= first && !known.contains(s)).collect();
+    ensure!(lost.is_empty(), "changes {lost:?} were taken back: {before:?}, then {now:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn killed_after_each_transition() -> Result<()> {
+    let cluster = shared().await?;
+    let (data, sidecar, _) = loading(cluster, "crash-learn", 8).await?;
+    let learned = changes(&ends_well(cluster, &sidecar, data.path()).await?);
+    drop(sidecar);
+    let mut points = Vec::new();
+    for (point, change) in learned.iter().enumerate() {
+        let killed = killed_after(cluster, point).await;
+        points.push(killed.with_context(|| format!("killed after {change:?}"))?);
+    }
+    assert_eq!(points.len(), learned.len());
+    assert_eq!(points, learned);
+    Ok(())
+}
+
+async fn killed_after(cluster: &Cluster, point: usize) -> Result<(State, State)> {
+    let (data, mut sidecar, started) = loading(cluster, "crash", 8).await?;
+    let seen = watch_until(&sidecar, "a", |load| load.transitions.len() > point).await?;
+    sidecar.kill9().await?;
+    sidecar.restart().await?;
+    let back = sidecar.get_load("a").await?;
+    assert_continues(&started, &seen)?;
+    assert_continues(&seen, &back)?;
+    if seen.state() == State::Loaded {
+        assert_eq!(back, seen);
+    } else {
+        ensure!(back.sequence > seen.sequence, "a number was used twice: {seen:?}, then {back:?}");
+    }
+    let loaded = ends_well(cluster, &sidecar, data.path()).await?;
+    assert_continues(&back, &loaded)?;
+    sidecar.assert_no_errors()?;
+    Ok(changes(&seen)[point])
+}
+
+#[tokio::test]
+async fn killed_right_after_an_answer() -> Result<()> {
+    let cluster = shared().await?;
+    let (data, mut sidecar, started) = loading(cluster, "crash-start", 8).await?;
+    sidecar.kill9().await?;
+    sidecar.restart().await?;
+    assert_continues(&started, &sidecar.get_load("a").await?)?;
+    let loaded = ends_well(cluster, &sidecar, data.path()).await?;
+
+    sidecar.kill9().await?;
+    sidecar.restart().await?;
+    assert_eq!(sidecar.get_load("a").await?, loaded, "a load that has ended stays as it is");
+
+    let data = cluster.data("crash-cancel")?;
+    data.files(200, SMALL)?;
+    sidecar.start_load(load("b", data.path(), 1)).await?;
+    has_jobs(cluster, data.path()).await?;
+    let cancelling = cancel(&sidecar, "b").await?;
+    sidecar.kill9().await?;
+    sidecar.restart().await?;
+    let cancelled = sidecar.in_state("b", State::Cancelled).await?;
+    assert_continues(&cancelling, &cancelled)?;
+    assert_in_order(&cancelled)?;
+    assert_nothing_works_on(cluster, data.path()).await?;
+    sidecar.assert_no_errors()
+}
+
+/// Everything that the sidecar started dies by itself, and its jobs are cancelled when it is back.
+#[tokio::test]
+async fn killed_while_loading() -> Result<()> {
+    let cluster = shared().await?;
+    let (data, mut sidecar, _) = loading(cluster, "crash-loading", 300).await?;
+    has_jobs(cluster, data.path()).await?;
+    let before = watch_until(&sidecar, "a", |load| load.state() == State::Loading).await?;
+    let family = sidecar.descendants()?;
+    let runs = |word: &str| family.iter().any(|process| process.command.contains(word));
+    assert!(runs(" supervise ") && runs("FileSystemShell distributedLoad"), "{family:?}");
+
+    sidecar.kill9().await?;
+    wait::until("the end of what it started", wait::LIMIT, async || {
+        let left: Vec<_> = processes::all().into_iter().filter(|p| family.contains(p)).collect();
+        ensure!(left.is_empty() && loaders(cluster, data.path()).is_empty(), "{left:?}");
+        Ok(Some(()))
+    })
+    .await?;
+    let jobs: BTreeSet<_> = live_jobs(cluster, data.path()).await?.into_iter().map(|job| job.id).collect();
+    eprintln!("{} jobs go on without the command", jobs.len());
+
+    sidecar.restart().await?;
+    let again = (State::Listing, State::Loading);
+    let next = watch_until(&sidecar, "a", |load| {
+        let loadings = changes(load).into_iter().filter(|change| *change == again).count();
+        loadings == 2 || load.state() == State::Loaded
+    })
+    .await?;
+    assert_continues(&before, &next)?;
+    let live = job_service(cluster).jobs(&[JobStatus::Created, JobStatus::Running]).await?;
+    let left: Vec<_> = live.iter().filter(|job| jobs.contains(&job.id)).collect();
+    assert!(left.is_empty(), "jobs of the first command are left: {left:?}");
+    ends_well(cluster, &sidecar, data.path()).await?;
+    sidecar.assert_no_errors()
+}
+
+/// Marsaglia's xorshift64: a seed that is printed gives the same moments again.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+#[tokio::test]
+async fn killed_again_and_again() -> Result<()> {
+    const ROUNDS: usize = 20;
+    const LOADS: [&str; 3] = ["a", "b", "c"];
+    let cluster = shared().await?;
+    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos() as u64 | 1;
+    eprintln!("seed {seed}");
+    let mut random = Random(seed);
+    let mut sidecar = Sidecar::start(cluster, &[] as &[&str]).await?;
+    // The newest that was seen of every load that was acknowledged.
+    let mut known = BTreeMap::<String, Load>::new();
+    let mut paths = Vec::new();
+    for id in LOADS {
+        let data = cluster.data("crash-random")?;
+        data.files(60, SMALL)?;
+        known.insert(id.to_owned(), sidecar.start_load(load(id, data.path(), 1)).await?);
+        paths.push(data.path().to_owned());
+    }
+    let mut seen_in = BTreeMap::<State, usize>::new();
+    for round in 0..ROUNDS {
+        // From before it is ready up to well into a load.
+        let moment = Duration::from_millis(random.below(4000));
+        let calling = async {
+            for call in 0.. {
+                let id = format!("round-{round}-{call}");
+                if call < 2
+                    && let Ok(started) = sidecar.start_load(load(&id, "/no/such/path", 1)).await
+                {
+                    known.insert(id, started);
+                }
+                for id in LOADS {
+                    if let Ok(now) = sidecar.get_load(id).await {
+                        assert_continues(&known[id], &now)?;
+                        known.insert(id.to_owned(), now);
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            anyhow::Ok(())
+        };
+        if let Ok(failed) = tokio::time::timeout(moment, calling).await {
+            failed?;
+        }
+        sidecar.kill9().await?;
+        *seen_in.entry(known["a"].state()).or_default() += 1;
+        sidecar.restart().await?;
+        for (id, before) in &mut known {
+            let now =
+                sidecar.get_load(id).await.with_context(|| format!("acknowledged before round {round}"))?;
+            assert_continues(before, &now).with_context(|| format!("round {round}"))?;
+            *before = now;
+        }
+    }
+    eprintln!("killed with the first load in {seen_in:?}; {} loads were acknowledged", known.len());
+    for (id, path) in LOADS.iter().zip(&paths) {
+        let loaded = sidecar.in_state(id, State::Loaded).await?;
+        assert_continues(&known[*id], &loaded)?;
+        assert_in_order(&loaded)?;
+        ensure!(loaded.attempt <= 1, "a restart counted as an attempt: {loaded:?}");
+        cluster.oracle().assert_loaded(path, 1).await?;
+        assert_nothing_works_on(cluster, path).await?;
+    }
+    for id in known.keys().filter(|id| id.starts_with("round")) {
+        assert_eq!(sidecar.finished(id).await?.state(), State::Failed);
+    }
+    ensure!(sidecar.descendants()?.is_empty(), "children are left: {:?}", sidecar.descendants()?);
+    sidecar.assert_no_errors()
+}
+
+#[tokio::test]
+async fn terminated_while_loading() -> Result<()> {
+    let cluster = shared().await?;
+    let (data, mut sidecar, _) = loading(cluster, "terminate", 200).await?;
+    has_jobs(cluster, data.path()).await?;
+    let request = || WatchLoadRequest { load_id: "a".to_owned(), ..WatchLoadRequest::default() };
+    let mut watch = sidecar.client()?.watch_load(request()).await?.into_inner();
+    let before = watch.message().await?.context("the present state")?;
+    // A client that holds a watch open and reads nothing.
+    let unread = sidecar.client()?.watch_load(request()).await?;
+
+    let stopped = tokio::time::timeout(STOP_LIMIT, sidecar.terminate()).await;
+    assert_eq!(stopped.context("it does not stop")??, Exit::Code(0));
+    assert_eq!(loaders(cluster, data.path()), []);
+    let ended = loop {
+        match watch.message().await {
+            Ok(Some(load)) => ensure!(load.end_time.is_none(), "{load:?}"),
+            Ok(None) => anyhow::bail!("the watch ended without a word"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(ended.code(), Code::Unavailable, "{ended:?}");
+    drop(unread);
+
+    sidecar.restart().await?;
+    let loaded = ends_well(cluster, &sidecar, data.path()).await?;
+    assert_continues(&before, &loaded)?;
+    sidecar.assert_no_errors()
+}
+
+/// A stop does not wait for an Alluxio that is gone, whatever the sidecar has to clear up there.
+#[tokio::test]
+async fn terminated_while_alluxio_is_silent() -> Result<()> {
+    let cluster = shared().await?;
+    let (data, mut sidecar, _) = loading(cluster, "terminate-silent", 100).await?;
+    has_jobs(cluster, data.path()).await?;
+    watch_until(&sidecar, "a", |load| load.state() == State::Loading).await?;
+    sidecar.kill9().await?;
+
+    let directory = sidecar.state_directory().to_owned();
+    for cancelled in [false, true] {
+        let mut alone = Setup::alone(cluster.sandbox()).state_directory(&directory).start().await?;
+        if cancelled {
+            cancel(&alone, "a").await?;
+        }
+        let stopped = tokio::time::timeout(STOP_LIMIT / 2, alone.terminate()).await;
+        assert_eq!(stopped.context("it does not stop")??, Exit::Code(0));
+    }
+    sidecar.restart().await?;
+    sidecar.in_state("a", State::Cancelled).await?;
+    assert_nothing_works_on(cluster, data.path()).await
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_across_restarts() -> Result<()> {
+    let cluster = shared().await?;
+    let (data, mut sidecar, _) = loading(cluster, "watch-restart", 100).await?;
+    let client = Client::new(ClientConfig::new(sidecar.address().parse()?))?;
+    let watching = async {
+        let mut watch = client.watch_load("a", WatchOptions::default());
+        let (mut loads, mut lost) = (Vec::<Load>::new(), 0);
+        while let Some(update) = watch.next().await {
+            match update? {
+                Update::Load(load) => loads.push(*load),
+                Update::Lost { .. } => lost += 1,
+            }
+        }
+        anyhow::Ok((loads, lost))
+    };
+    let restarting = async {
+        watch_until(&sidecar, "a", |load| load.state() == State::Loading).await?;
+        sidecar.kill9().await?;
+        sidecar.restart().await?;
+        watch_until(&sidecar, "a", |load| load.state() == State::Loading).await?;
+        assert_eq!(sidecar.terminate().await?, Exit::Code(0));
+        sidecar.restart().await
+    };
+    let both = async { tokio::try_join!(watching, restarting) };
+    let ((loads, lost), ()) = tokio::time::timeout(2 * wait::LIMIT, both).await.context("the watch")??;
+    assert!(lost >= 2, "two restarts, and {lost} cuts");
+    for pair in loads.windows(2) {
+        assert_continues(&pair[0], &pair[1])?;
+    }
+    assert_eq!(loads.last().context("a load")?.state(), State::Loaded);
+    ends_well(cluster, &sidecar, data.path()).await?;
+    sidecar.assert_no_errors()
+}

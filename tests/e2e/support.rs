@@ -1,0 +1,99 @@
+//! What the tests of faults share: watching closely, and finding what a load may leave behind.
+
+use alluxio_client::{Client, Config, Job, JobStatus};
+use alluxio_preload_api::v1::load::State;
+use alluxio_preload_api::v1::{CancelLoadRequest, Load, WatchLoadRequest};
+use anyhow::{Context, Result, ensure};
+use preload_tests::processes::{self, Process};
+use preload_tests::{Cluster, Sidecar, leash, wait};
+use tonic::{Response, Status};
+
+/// The first message of WatchLoad for which `condition` holds, as soon as it is published.
+pub(crate) async fn watch_until(
+    sidecar: &Sidecar<'_>,
+    id: &str,
+    condition: impl Fn(&Load) -> bool,
+) -> Result<Load> {
+    let request = WatchLoadRequest { load_id: id.to_owned(), ..WatchLoadRequest::default() };
+    let watching = async {
+        let mut stream = sidecar.client()?.watch_load(request).await.context("WatchLoad")?.into_inner();
+        let mut last = None;
+        while let Some(load) = stream.message().await.context("WatchLoad")? {
+            if condition(&load) {
+                return Ok(load);
+            }
+            last = Some(load);
+        }
+        anyhow::bail!("the watch of {id} ended, last with {last:?}")
+    };
+    tokio::time::timeout(wait::LIMIT, watching).await.with_context(|| format!("a watch of load {id}"))?
+}
+
+/// CancelLoad.
+pub(crate) async fn cancel(sidecar: &Sidecar<'_>, id: &str) -> Result<Load> {
+    let request = CancelLoadRequest { load_id: id.to_owned() };
+    let answer: Result<Response<Load>, Status> = sidecar.client()?.cancel_load(request).await;
+    Ok(answer.context("CancelLoad")?.into_inner())
+}
+
+/// The status with which a call was refused.
+pub(crate) fn status_of<T>(called: Result<T>) -> Result<Status> {
+    let error = called.err().context("the call was not refused")?;
+    error.downcast::<Status>().context("no status")
+}
+
+/// Changes of state, as `[(from, to), ...]`.
+pub(crate) fn changes(load: &Load) -> Vec<(State, State)> {
+    load.transitions.iter().map(|transition| (transition.from(), transition.to())).collect()
+}
+
+/// Fails unless the sequence numbers of the changes only grow, up to that of the load.
+pub(crate) fn assert_in_order(load: &Load) -> Result<()> {
+    let mut sequences: Vec<_> = load.transitions.iter().map(|transition| transition.sequence).collect();
+    sequences.push(load.sequence);
+    let sorted = sequences.is_sorted_by(|a, b| a < b) || {
+        // Nothing has changed since the last transition.
+        let (last, before) = (sequences.pop(), &sequences);
+        before.is_sorted_by(|a, b| a < b) && before.last().copied() == last
+    };
+    ensure!(sorted, "sequence numbers went back: {load:?}");
+    Ok(())
+}
+
+/// Alluxio's job service, by a client of our own.
+pub(crate) fn job_service(cluster: &Cluster) -> Client {
+    Client::new(Config {
+        masters: vec![cluster.master_address()],
+        job_masters: vec![cluster.job_master_address()],
+        ..Config::default()
+    })
+}
+
+/// Jobs on `path`, or below it, that are CREATED or RUNNING.
+pub(crate) async fn live_jobs(cluster: &Cluster, path: &str) -> Result<Vec<Job>> {
+    let mut jobs = job_service(cluster).jobs(&[JobStatus::Created, JobStatus::Running]).await?;
+    let below = format!("{path}/");
+    jobs.retain(|job| job.affected_paths.iter().any(|p| p == path || p.starts_with(&below)));
+    Ok(jobs)
+}
+
+/// Supervisors, launchers and JVMs that load exactly `path`, whoever started them; no leashes of the harness.
+pub(crate) fn loaders(cluster: &Cluster, path: &str) -> Vec<Process> {
+    let directory = cluster.sandbox().directory().display().to_string();
+    let ours = |process: &Process| {
+        let program = process.command.split(' ').next().unwrap_or_default();
+        process.command.ends_with(&format!(" {path}"))
+            && process.command.contains(&directory)
+            && !program.ends_with(leash::PROGRAM)
+    };
+    processes::all().into_iter().filter(ours).collect()
+}
+
+/// Fails unless nothing works on `path` at this moment: no process and no job.
+pub(crate) async fn assert_nothing_works_on(cluster: &Cluster, path: &str) -> Result<()> {
+    let loaders = loaders(cluster, path);
+    ensure!(loaders.is_empty(), "processes are left: {loaders:?}");
+    let jobs = live_jobs(cluster, path).await?;
+    ensure!(jobs.is_empty(), "{} jobs are left, such as {:?}", jobs.len(), jobs.first());
+    Ok(())
+}
