@@ -8,4 +8,5 @@ mod harness;
 mod history;
 mod loads;
 mod paths;
+mod progress;
 mod support;
