@@ -170,7 +170,7 @@ impl Job {
                 self.shut_since.get_or_insert(now);
                 self.say(Some(reason), message);
             }
-            Event::LoadingStarted { engine, why, top_up, resumed, remnant } => {
+            Event::LoadingStarted { engine, why, message, top_up, resumed, remnant } => {
                 self.shut_since = None;
                 if top_up {
                     self.top_ups += 1;
@@ -181,7 +181,7 @@ impl Job {
                 self.engine_reason = why;
                 self.remnant = Some(remnant);
                 self.progress.begin_attempt();
-                self.say(None, String::new());
+                self.say(None, message);
             }
             Event::LoadingEnded { message } => {
                 self.progress.pause();

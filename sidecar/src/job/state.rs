@@ -59,6 +59,7 @@ pub enum Event {
     LoadingStarted {
         engine: EngineKind,
         why: String,
+        message: String,
         /// Only copies of blocks that have one are added; does not count as an attempt.
         top_up: bool,
         /// The attempt that a restart of the sidecar or a shut gate interrupted goes on.

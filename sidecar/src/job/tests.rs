@@ -16,6 +16,7 @@ fn events() -> Vec<Event> {
         Event::LoadingStarted {
             engine: EngineKind::DistributedLoad,
             why: message(),
+            message: message(),
             top_up: false,
             resumed: false,
             remnant: REMNANT,
@@ -90,6 +91,7 @@ fn attempts_count_loading_but_not_restarts_and_top_ups() {
     let start = |top_up, resumed| Event::LoadingStarted {
         engine: EngineKind::DistributedLoad,
         why: String::new(),
+        message: String::new(),
         top_up,
         resumed,
         remnant: REMNANT,

@@ -27,6 +27,20 @@ pub(super) struct Attempt {
     pub(super) resumed: bool,
 }
 
+impl Attempt {
+    /// What a watcher should know about it; nothing about a plain first attempt.
+    fn describe(self, job: &Job) -> String {
+        let most = job.spec.max_attempts;
+        match self {
+            Self { resumed: true, .. } => format!("attempt {} goes on", job.attempt),
+            Self { top_up: true, .. } => "adding the copies that are missing, with --direct-cache".to_owned(),
+            Self { .. } if job.attempt > 0 => format!("attempt {} of {most}", job.attempt + 1),
+            Self { direct_cache: true, .. } => "only copies are missing: using --direct-cache".to_owned(),
+            Self { .. } => String::new(),
+        }
+    }
+}
+
 impl Runner {
     pub(super) fn incomplete(&self, found: &Survey) -> Stop {
         let attempts = self.job().attempt;
@@ -108,7 +122,8 @@ impl Runner {
         let Attempt { direct_cache, top_up, resumed } = attempt;
         let why = "distributedLoad is there and its job service has live workers".to_owned();
         let engine = EngineKind::DistributedLoad;
-        self.apply(Event::LoadingStarted { engine, why, top_up, resumed, remnant }).await?;
+        let message = attempt.describe(&job);
+        self.apply(Event::LoadingStarted { engine, why, message, top_up, resumed, remnant }).await?;
 
         let wish = Wish { path: job.spec.path.clone(), replicas: job.spec.replicas.get(), direct_cache };
         let submitted = watch::Sender::new(None);
