@@ -4,6 +4,7 @@
 # than this only make two cores slower. TEST_ARGS=name runs the tests whose names contain it.
 TEST_THREADS ?= 2
 TEST_ARGS ?=
+BENCH_ARGS ?=
 
 # A panic shows where it was; an error of the harness says what it is without the stack of the runtime.
 export RUST_BACKTRACE ?= 1
@@ -35,9 +36,10 @@ check: ## Checks format, lints and documentation
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-bench: prerequisites ## Measures: never part of the tests
+bench: prerequisites ## Measures, writes docs/benchmarks.md; BENCH_ARGS=name: one section
 	cargo build --workspace --release --locked
-	cargo bench --workspace --locked
+	cargo bench --package preload-tests --bench preload --locked -- $(BENCH_ARGS)
+	cargo bench --package preload-sidecar --bench store --locked
 
 clean: ## Removes what was built; the prerequisites stay
 	cargo clean

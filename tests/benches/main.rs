@@ -1,0 +1,120 @@
+//! What the sidecar costs, measured on the release binary: `cargo bench -p preload-tests --bench preload`.
+//!
+//! Sections are picked by name; `--quick` proves in a minute that everything works, with sizes that prove
+//! nothing else. A full run writes what it found into docs/benchmarks.md: the sections that ran, the others
+//! stay as they are.
+//!
+//! Invariants: what is compared runs in turns, in one run and on one disk; nothing fails because it is slow.
+
+mod document;
+mod durable;
+mod machine;
+mod overhead;
+mod plot;
+mod startup;
+mod stats;
+mod verify;
+mod watchers;
+
+use anyhow::{Context, Result, bail};
+use document::Section;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use preload_tests::{Cluster, MIB, Options};
+use std::process::ExitCode;
+use std::time::Instant;
+use tokio::sync::OnceCell;
+
+/// In the order of the document.
+const SECTIONS: [&str; 5] = ["durable", "watchers", "startup", "verify", "overhead"];
+
+/// What the sections share.
+#[derive(Debug)]
+struct Bench {
+    quick: bool,
+    cluster: OnceCell<Cluster>,
+    begun: Instant,
+}
+
+impl Bench {
+    /// `full`, or `quick` in a quick run.
+    fn size<T>(&self, full: T, quick: T) -> T {
+        if self.quick { quick } else { full }
+    }
+
+    /// The progress line.
+    fn say(&self, what: &str) {
+        eprintln!("[{:>6.1} s] {what}", self.begun.elapsed().as_secs_f64());
+    }
+
+    /// A two-worker Alluxio, started when it is needed first.
+    async fn cluster(&self) -> Result<&Cluster> {
+        self.cluster
+            .get_or_try_init(async || {
+                self.say("starting Alluxio");
+                Cluster::start(Options { worker_quota: 2048 * MIB, ..Options::default() }).await
+            })
+            .await
+    }
+
+    async fn run(&self, name: &str) -> Result<Section> {
+        match name {
+            "durable" => durable::run(self).await,
+            "watchers" => watchers::run(self).await,
+            "startup" => startup::run(self).await,
+            "verify" => verify::run(self).await,
+            _ => overhead::run(self).await,
+        }
+    }
+}
+
+/// One thread drives all callers: what is left of the machine is the sidecar's.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match measure().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure() -> Result<()> {
+    // Cargo adds `--bench`.
+    let mut names: Vec<String> = std::env::args().skip(1).filter(|name| name != "--bench").collect();
+    let quick = names.iter().any(|name| name == "--quick");
+    names.retain(|name| name != "--quick");
+    if let Some(name) = names.iter().find(|name| !SECTIONS.contains(&name.as_str())) {
+        bail!("there is no section {name:?}; there are {}, and --quick", SECTIONS.join(", "));
+    }
+    preload_tests::leash::sibling("preload-sidecar")
+        .context("build what is measured: cargo build --release --workspace")?;
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("read the limit of open files")?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("raise the limit of open files")?;
+
+    let bench = Bench { quick, cluster: OnceCell::new(), begun: Instant::now() };
+    let mut sections = Vec::new();
+    let mut failed = Vec::new();
+    for name in SECTIONS.iter().filter(|name| names.is_empty() || names.iter().any(|n| n == *name)) {
+        bench.say(name);
+        match bench.run(name).await {
+            Ok(section) => {
+                println!("\n{}", section.markdown());
+                sections.push(section);
+            }
+            // The others are worth having.
+            Err(error) => {
+                eprintln!("bench: section {name}: {error:#}");
+                failed.push(*name);
+            }
+        }
+    }
+    bench.say("done");
+    if !quick {
+        document::write(&sections, &SECTIONS)?;
+    }
+    if !failed.is_empty() {
+        bail!("sections that failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
