@@ -67,16 +67,21 @@ impl Cluster {
         let sandbox = Sandbox::new()?;
         options.write(&sandbox)?;
         let launcher = launcher::write(&sandbox, options.version)?;
-        let format = role::format_command(&sandbox, options.version)?;
-        sandbox.run(&format, START_LIMIT).await?.success().context("format the journal")?;
         let mounts = BTreeMap::from([("/".to_owned(), sandbox.directory().join("ufs"))]);
         let cluster =
             Self { roles: Mutex::default(), mounts: Mutex::new(mounts), launcher, options, sandbox };
+        cluster.format().await?;
         for role in cluster.all_roles() {
             cluster.spawn(role)?;
         }
         cluster.ready().await?;
         Ok(cluster)
+    }
+
+    /// Gives the master, which must not run, a new and empty journal: it starts as another cluster.
+    pub async fn format(&self) -> Result<()> {
+        let format = role::format_command(&self.sandbox, self.options.version)?;
+        self.sandbox.run(&format, START_LIMIT).await?.success().context("format the journal").map(drop)
     }
 
     fn all_roles(&self) -> Vec<Role> {
