@@ -5,10 +5,10 @@
 //!
 //! Invariants:
 //! - what a call acknowledged survives kill -9 and a power cut (SQLite: WAL, synchronous=FULL);
-//! - callers that write at the same time share one fsync ([`thread`]);
+//! - callers that write at the same time share one fsync (`thread`);
 //! - a job is served as it was written, or not at all: a row whose checksum does not hold is answered with
-//!   [`StoreError::Damaged`] and put in [`quarantine`], and the rest is served;
-//! - "not found" is true: opening compares the indexes with the [`ledger`];
+//!   [`StoreError::Damaged`] and put in `quarantine`, and the rest is served;
+//! - "not found" is true: opening compares the indexes with the `ledger`;
 //! - nothing blocks the async runtime; a future that is dropped does not stop a write that was sent.
 
 mod disk;
