@@ -1,13 +1,13 @@
 //! kill -9, SIGTERM and restarts: nothing acknowledged is lost, the load goes on by itself, nothing is left.
 
-use crate::support::{assert_in_order, assert_nothing_works_on, cancel, changes};
-use crate::support::{job_service, live_jobs, loaders, watch_until};
+use crate::support::{assert_attempts, assert_in_order, assert_nothing_works_on, cancel, changes};
+use crate::support::{job_service, live_jobs, loaders, rough, watch_until};
 use alluxio_client::JobStatus;
 use alluxio_preload_api::client::{Client, ClientConfig, Update, WatchOptions};
 use alluxio_preload_api::v1::load::State;
 use alluxio_preload_api::v1::{Load, WatchLoadRequest};
 use anyhow::{Context, Result, ensure};
-use preload_tests::{Cluster, Data, Exit, Setup, Sidecar, load, processes, shared, wait};
+use preload_tests::{Cluster, Data, Exit, Setup, Sidecar, load, processes, wait};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 use tonic::Code;
@@ -31,11 +31,11 @@ async fn has_jobs(cluster: &Cluster, path: &str) -> Result<()> {
     wait::until("jobs of the command", wait::LIMIT, jobs).await
 }
 
-/// It ends LOADED as if nothing had happened: in the first attempt, in order, and leaves nothing.
+/// It ends LOADED as if nothing had happened: in order, without another attempt, and leaves nothing.
 async fn ends_well(cluster: &Cluster, sidecar: &Sidecar<'_>, path: &str) -> Result<Load> {
     let loaded = sidecar.in_state("a", State::Loaded).await?;
     assert_in_order(&loaded)?;
-    ensure!(loaded.attempt == 1, "a restart counted as an attempt: {loaded:?}");
+    assert_attempts(&loaded)?;
     cluster.oracle().assert_loaded(path, 1).await?;
     assert_nothing_works_on(cluster, path).await?;
     ensure!(sidecar.descendants()?.is_empty(), "children are left: {:?}", sidecar.descendants()?);
@@ -56,13 +56,23 @@ fn assert_continues(before: &Load, now: &Load) -> Result<()> {
 
 #[tokio::test]
 async fn killed_after_each_transition() -> Result<()> {
-    let cluster = shared().await?;
+    let cluster = rough().await?;
     let (data, sidecar, _) = loading(cluster, "crash-learn", 8).await?;
-    let learned = changes(&ends_well(cluster, &sidecar, data.path()).await?);
+    let mut loaded = ends_well(cluster, &sidecar, data.path()).await?;
+    // Not the course with a command that Alluxio failed.
+    for id in ["b", "c", "d"] {
+        if loaded.attempt > 1 {
+            let data = cluster.data("crash-learn")?;
+            data.files(8, SMALL)?;
+            sidecar.start_load(load(id, data.path(), 1)).await?;
+            loaded = sidecar.in_state(id, State::Loaded).await?;
+        }
+    }
     drop(sidecar);
+    let learned = changes(&loaded);
     let mut points = Vec::new();
-    for (point, change) in learned.iter().enumerate() {
-        let killed = killed_after(cluster, point).await;
+    while let Some(change) = learned.get(points.len()) {
+        let killed = killed_after(cluster, points.len()).await;
         points.push(killed.with_context(|| format!("killed after {change:?}"))?);
     }
     assert_eq!(points.len(), learned.len());
@@ -91,7 +101,7 @@ async fn killed_after(cluster: &Cluster, point: usize) -> Result<(State, State)>
 
 #[tokio::test]
 async fn killed_right_after_an_answer() -> Result<()> {
-    let cluster = shared().await?;
+    let cluster = rough().await?;
     let (data, mut sidecar, started) = loading(cluster, "crash-start", 8).await?;
     sidecar.kill9().await?;
     sidecar.restart().await?;
@@ -119,7 +129,7 @@ async fn killed_right_after_an_answer() -> Result<()> {
 /// Everything that the sidecar started dies by itself, and its jobs are cancelled when it is back.
 #[tokio::test]
 async fn killed_while_loading() -> Result<()> {
-    let cluster = shared().await?;
+    let cluster = rough().await?;
     let (data, mut sidecar, _) = loading(cluster, "crash-loading", 300).await?;
     has_jobs(cluster, data.path()).await?;
     let before = watch_until(&sidecar, "a", |load| load.state() == State::Loading).await?;
@@ -168,7 +178,7 @@ impl Random {
 async fn killed_again_and_again() -> Result<()> {
     const ROUNDS: usize = 20;
     const LOADS: [&str; 3] = ["a", "b", "c"];
-    let cluster = shared().await?;
+    let cluster = rough().await?;
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos() as u64 | 1;
     eprintln!("seed {seed}");
     let mut random = Random(seed);
@@ -222,7 +232,7 @@ async fn killed_again_and_again() -> Result<()> {
         let loaded = sidecar.in_state(id, State::Loaded).await?;
         assert_continues(&known[*id], &loaded)?;
         assert_in_order(&loaded)?;
-        ensure!(loaded.attempt <= 1, "a restart counted as an attempt: {loaded:?}");
+        assert_attempts(&loaded)?;
         cluster.oracle().assert_loaded(path, 1).await?;
         assert_nothing_works_on(cluster, path).await?;
     }
@@ -235,7 +245,7 @@ async fn killed_again_and_again() -> Result<()> {
 
 #[tokio::test]
 async fn terminated_while_loading() -> Result<()> {
-    let cluster = shared().await?;
+    let cluster = rough().await?;
     let (data, mut sidecar, _) = loading(cluster, "terminate", 200).await?;
     has_jobs(cluster, data.path()).await?;
     let request = || WatchLoadRequest { load_id: "a".to_owned(), ..WatchLoadRequest::default() };
@@ -266,7 +276,7 @@ async fn terminated_while_loading() -> Result<()> {
 /// A stop does not wait for an Alluxio that is gone, whatever the sidecar has to clear up there.
 #[tokio::test]
 async fn terminated_while_alluxio_is_silent() -> Result<()> {
-    let cluster = shared().await?;
+    let cluster = rough().await?;
     let (data, mut sidecar, _) = loading(cluster, "terminate-silent", 100).await?;
     has_jobs(cluster, data.path()).await?;
     watch_until(&sidecar, "a", |load| load.state() == State::Loading).await?;
@@ -288,7 +298,7 @@ async fn terminated_while_alluxio_is_silent() -> Result<()> {
 
 #[tokio::test]
 async fn a_watch_goes_on_across_restarts() -> Result<()> {
-    let cluster = shared().await?;
+    let cluster = rough().await?;
     let (data, mut sidecar, _) = loading(cluster, "watch-restart", 100).await?;
     let client = Client::new(ClientConfig::new(sidecar.address().parse()?))?;
     let watching = async {

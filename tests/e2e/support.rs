@@ -5,8 +5,22 @@ use alluxio_preload_api::v1::load::State;
 use alluxio_preload_api::v1::{CancelLoadRequest, Load, WatchLoadRequest};
 use anyhow::{Context, Result, ensure};
 use preload_tests::processes::{self, Process};
-use preload_tests::{Cluster, Sidecar, leash, wait};
+use preload_tests::{Cluster, MIB, Options, Sidecar, leash, wait};
+use tokio::sync::OnceCell;
 use tonic::{Response, Status};
+
+/// A cluster for tests that kill commands of Alluxio while they submit. That is no good manners: now and then
+/// the job master's own connection dies with the caller's, and it fails the next command or two ("Channel ... is
+/// not authenticated"). Its job workers do one task at a time, so that a command has jobs under way long after
+/// it submitted the last.
+pub(crate) async fn rough() -> Result<&'static Cluster> {
+    static ROUGH: OnceCell<Result<Cluster, String>> = OnceCell::const_new();
+    let properties = vec![("alluxio.job.worker.threadpool.size".to_owned(), "1".to_owned())];
+    let options = Options { properties, worker_quota: 1024 * MIB, ..Options::default() };
+    let cluster =
+        ROUGH.get_or_init(async || Cluster::start(options).await.map_err(|e| format!("{e:#}"))).await;
+    cluster.as_ref().map_err(|error| anyhow::anyhow!("the rough cluster did not start: {error}"))
+}
 
 /// The first message of WatchLoad for which `condition` holds, as soon as it is published.
 pub(crate) async fn watch_until(
@@ -45,6 +59,25 @@ pub(crate) fn status_of<T>(called: Result<T>) -> Result<Status> {
 /// Changes of state, as `[(from, to), ...]`.
 pub(crate) fn changes(load: &Load) -> Vec<(State, State)> {
     load.transitions.iter().map(|transition| (transition.from(), transition.to())).collect()
+}
+
+/// Fails if a restart counted as an attempt: only a command that ended, and was not enough, makes another.
+pub(crate) fn assert_attempts(load: &Load) -> Result<()> {
+    let (mut attempts, mut ended) = (0, false);
+    for change in &load.transitions {
+        match (change.from(), change.to()) {
+            (_, State::Loading) => {
+                attempts += u32::from(attempts == 0 || ended);
+                ended = false;
+            }
+            (State::Loading, State::Verifying) => ended = true,
+            (_, State::Waiting) if change.message.contains("was restarted") => ended = false,
+            _ => {}
+        }
+    }
+    // Older changes may be forgotten.
+    ensure!(load.transitions.len() == 16 || load.attempt == attempts, "{attempts} attempts, but: {load:?}");
+    Ok(())
 }
 
 /// Fails unless the sequence numbers of the changes only grow, up to that of the load.
