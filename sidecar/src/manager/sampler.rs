@@ -4,13 +4,13 @@
 //! last count; and now and then the master's block map, which is exact and costs as much as a listing.
 //!
 //! Invariants: one call is in flight at most; calls take 2% of the time at most. Each source is asked again
-//! only when the next call, should it take as long as those before, fits into its part; the parts are 1.5% in
-//! all, so that calls may turn out longer.
+//! only when the next call, should it take as long as those before, fits into its part of the time; one that
+//! takes much longer is given up.
 
 use std::{collections::VecDeque, time::Duration};
 
 use alluxio_client::{Client, Error, LoadMetadata, Worker};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Manager, live::Live, runner::live_ids};
 use crate::{
@@ -22,6 +22,8 @@ use crate::{
 const LOOKS: u32 = 100;
 /// ... and into counts of the block map.
 const COUNTS: u32 = 200;
+/// Where a call is given up. Less than one part in fifty, because a busy machine tells late that time is up.
+const MOST: u32 = 60;
 /// Workers report what they hold once a second.
 const SHORTEST_REST: Duration = Duration::from_millis(500);
 /// A count of the block map is never more often than this.
@@ -80,24 +82,27 @@ pub(super) async fn run(client: &Client, manager: &Manager, live: &Live, mut bas
         let begun = Instant::now();
         let counting = begun >= counts.due;
         let timed = manager.0.metrics.progress_call();
-        let seen =
-            if counting { count(client, live).await } else { look(client, manager, live, &baseline).await };
+        let asking = async {
+            if counting { count(client, live).await } else { look(client, manager, live, &baseline).await }
+        };
+        let allowance = ((begun - looks.begun) / MOST).saturating_sub(looks.spent + counts.spent);
+        let seen = timeout(allowance, asking).await;
         drop(timed);
         let source = if counting { &mut counts } else { &mut looks };
         source.spend(begun.elapsed(), Instant::now());
         match seen {
-            Ok((mut now, fresh)) => {
+            Ok(Ok((mut now, fresh))) => {
                 (now.bytes_per_second, now.eta) = rate.add(begun, &now);
                 live.advance(now).await;
                 if let Some(fresh) = fresh {
                     baseline = fresh;
                 }
             }
-            Err(error) if !told_of_failure => {
+            Ok(Err(error)) if !told_of_failure => {
                 told_of_failure = true;
                 tracing::warn!(%error, "progress cannot be seen for now");
             }
-            Err(_) => {}
+            Ok(Err(_)) | Err(_) => {}
         }
     }
 }
