@@ -4,11 +4,11 @@
 use crate::history;
 use alluxio_preload_api::v1::load::State;
 use alluxio_preload_api::v1::{Load, Progress, WatchLoadRequest};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use preload_tests::{Cluster, Options, Sidecar, http, load};
 use std::time::{Duration, SystemTime};
 
-const FILES: usize = 1000;
+const FILES: usize = 1200;
 const SIZE: u64 = 16_000;
 
 /// How much later than on the workers' disks a block may be known to the sidecar.
@@ -35,8 +35,8 @@ struct Sample {
 }
 
 /// Messages of WatchLoad in LOADING, each with bytes that no message before had, and the last of all.
-async fn watch(sidecar: &Sidecar<'_>) -> Result<(Vec<(SystemTime, Progress)>, Load)> {
-    let request = WatchLoadRequest { load_id: "a".to_owned(), ..WatchLoadRequest::default() };
+async fn watch(sidecar: &Sidecar<'_>, id: &str) -> Result<(Vec<(SystemTime, Progress)>, Load)> {
+    let request = WatchLoadRequest { load_id: id.to_owned(), ..WatchLoadRequest::default() };
     let mut stream = sidecar.client()?.watch_load(request).await?.into_inner();
     let mut values: Vec<(SystemTime, Progress)> = Vec::new();
     let mut last = None;
@@ -44,9 +44,8 @@ async fn watch(sidecar: &Sidecar<'_>) -> Result<(Vec<(SystemTime, Progress)>, Lo
         let progress = load.progress.context("the progress")?;
         let seen = values.last().map_or(0, |(_, progress)| progress.bytes_cached);
         if load.state() == State::Loading {
-            assert!(progress.bytes_cached >= seen, "{} bytes after {seen}", progress.bytes_cached);
-            assert!(progress.totals_exact);
-            assert_eq!(progress.bytes_total, FILES as u64 * SIZE);
+            ensure!(progress.bytes_cached >= seen, "{} bytes after {seen}", progress.bytes_cached);
+            ensure!(progress.totals_exact && progress.bytes_total == FILES as u64 * SIZE, "{progress:?}");
             if progress.bytes_cached > seen {
                 values.push((history::at(load.update_time)?, progress));
             }
@@ -56,57 +55,78 @@ async fn watch(sidecar: &Sidecar<'_>) -> Result<(Vec<(SystemTime, Progress)>, Lo
     Ok((values, last.context("a message")?))
 }
 
-#[tokio::test]
-async fn progress_is_true_and_cheap_while_the_command_is_silent() -> Result<()> {
-    let properties = vec![("alluxio.job.worker.threadpool.size".to_owned(), TASKS.to_owned())];
-    let cluster = Cluster::start(Options { properties, ..Options::default() }).await?;
+async fn time_of_calls(sidecar: &Sidecar<'_>) -> Result<Duration> {
+    let (_, text) = http::get(sidecar.admin_address(), "/metrics").await?;
+    let seconds = text.lines().find_map(|line| line.strip_prefix("preload_progress_call_seconds_total "));
+    Ok(Duration::from_secs_f64(seconds.context("the counter")?.trim().parse()?))
+}
+
+/// Loads a fresh directory, and compares all that is said meanwhile with the disks. Gives the number of
+/// different figures for the bytes cached.
+async fn load_and_compare(cluster: &Cluster, sidecar: &Sidecar<'_>, id: &str) -> Result<usize> {
     let data = cluster.data("progress")?;
     data.files(FILES, SIZE)?;
     let tree = cluster.oracle().tree(data.path()).await?;
-    let sidecar = Sidecar::start(&cluster, &[] as &[&str]).await?;
-    sidecar.start_load(load("a", data.path(), 1)).await?;
+    let calls_before = time_of_calls(sidecar).await?;
+    sidecar.start_load(load(id, data.path(), 1)).await?;
 
     let mut samples = Vec::new();
+    let mut sample = || -> Result<()> {
+        let begun = SystemTime::now();
+        let bytes = tree.copies()?.bytes(1);
+        samples.push(Sample { begun, ended: SystemTime::now(), bytes });
+        Ok(())
+    };
     let sampling = async {
         let mut ticks = tokio::time::interval(Duration::from_millis(100));
         loop {
             ticks.tick().await;
-            let begun = SystemTime::now();
-            let bytes = tree.copies()?.bytes(1);
-            samples.push(Sample { begun, ended: SystemTime::now(), bytes });
+            if let Err(error) = sample() {
+                return error;
+            }
         }
     };
     let (values, end) = tokio::select! {
-        watched = tokio::time::timeout(LIMIT, watch(&sidecar)) => watched.context("the load hangs")??,
-        failed = sampling => return failed,
+        watched = tokio::time::timeout(LIMIT, watch(sidecar, id)) => watched.context("the load hangs")??,
+        error = sampling => return Err(error),
     };
-    assert_eq!(end.state(), State::Loaded, "{end:?}");
+    sample()?;
+    ensure!(end.state() == State::Loaded, "{end:?}");
     history::assert_complete(&end)?;
     cluster.oracle().assert_loaded(data.path(), 1).await?;
-    samples.push(Sample {
-        begun: SystemTime::now(),
-        ended: SystemTime::now(),
-        bytes: tree.copies()?.bytes(1),
-    });
 
-    let loading = history::time_in(&end, State::Loading)?;
-    let (_, text) = http::get(sidecar.admin_address(), "/metrics").await?;
-    let spent = text.lines().find_map(|line| line.strip_prefix("preload_progress_call_seconds_total "));
-    let spent: f64 = spent.context("the counter")?.trim().parse()?;
     for (time, progress) in &values {
         let before = samples.iter().rfind(|sample| sample.ended + LAG <= *time).map_or(0, |s| s.bytes);
         let after = samples.iter().find(|sample| sample.begun >= *time).context("a later sample")?.bytes;
         let said = progress.bytes_cached;
-        assert!(
+        ensure!(
             before <= said && said <= after + BEING_WRITTEN,
             "{said} bytes were said to be cached; {before} were on the disks {LAG:?} before, {after} soon after"
         );
     }
-    let share = spent / loading.as_secs_f64();
-    eprintln!("{} values in {loading:?}, calls took {share:.4} of it", values.len());
-    assert!(loading >= Duration::from_secs(10), "too short to tell: {loading:?}");
-    assert!(values.len() >= 10, "{} values in {loading:?}", values.len());
-    assert!(share <= MOST_OF_THE_TIME, "{spent} s of calls in {loading:?} of loading");
+    let loading = history::time_in(&end, State::Loading)?;
+    let calls = time_of_calls(sidecar).await? - calls_before;
+    eprintln!("{} figures in {loading:?} of loading, calls took {calls:?}", values.len());
+    ensure!(loading >= Duration::from_secs(10), "too short to tell: {loading:?}");
+    ensure!(calls.as_secs_f64() <= MOST_OF_THE_TIME * loading.as_secs_f64(), "{calls:?} in {loading:?}");
+    Ok(values.len())
+}
+
+#[tokio::test]
+async fn progress_is_true_and_cheap_while_the_command_is_silent() -> Result<()> {
+    let properties = vec![("alluxio.job.worker.threadpool.size".to_owned(), TASKS.to_owned())];
+    let cluster = Cluster::start(Options { properties, ..Options::default() }).await?;
+    let sidecar = Sidecar::start(&cluster, &[] as &[&str]).await?;
+    // Truth and price hold for every load. Ten figures within the price need calls of some milliseconds,
+    // which a machine that is busy with something else may not give in one load, but in one of three.
+    let mut figures = Vec::new();
+    for id in ["first", "second", "third"] {
+        figures.push(load_and_compare(&cluster, &sidecar, id).await?);
+        if figures.last() >= Some(&10) {
+            break;
+        }
+    }
+    ensure!(figures.last() >= Some(&10), "too few figures: {figures:?}");
     sidecar.assert_no_errors()?;
     drop(sidecar);
     cluster.stop()
