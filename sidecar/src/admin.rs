@@ -1,4 +1,4 @@
-//! The admin port: `/livez`, `/readyz`, `/metrics`. Plain HTTP, no load's data but ids, paths and sizes.
+//! The admin port: `/livez`, `/readyz`, `/metrics`. Plain HTTP, no data of loads but ids and sizes.
 
 use axum::{
     Router,

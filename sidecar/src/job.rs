@@ -158,7 +158,9 @@ impl Job {
         let from = self.state;
         let to = from.next(&event, self.cancel_requested.is_some())?;
         if from.is_active() && to != from {
-            self.active += self.in_state_for(now);
+            // Time in which the sidecar did not run is nobody's.
+            let until = if event == Event::Interrupted { self.updated.min(now) } else { now };
+            self.active += self.in_state_for(until);
         }
         match event {
             Event::Admitted | Event::LoadingSkipped => self.say(None, String::new()),

@@ -91,6 +91,8 @@ pub enum ManagerError {
     StillLive { id: LoadId, state: State },
     #[error("the sidecar is stopping; try again")]
     Stopping,
+    #[error("load {id} is just being taken up; try again")]
+    NotDriven { id: LoadId },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -130,9 +132,12 @@ impl Manager {
         let mut jobs = inner.store.live().await?;
         // Those that ran go first: they hold data half loaded.
         jobs.sort_by_key(|job| job.state == State::Queued);
-        for job in jobs {
-            let job = job.recovered(inner.clock.now());
+        let jobs: Vec<Job> = jobs.into_iter().map(|job| job.recovered(inner.clock.now())).collect();
+        // All or none: a failure half way must not leave loads running that nobody can reach.
+        for job in &jobs {
             inner.store.update(job.clone()).await?;
+        }
+        for job in jobs {
             manager.drive(job);
         }
         manager.admit();
@@ -188,6 +193,12 @@ impl Manager {
         stored.map(Arc::new).ok_or_else(|| self.not_found(id))
     }
 
+    /// A load that no task drives: a finished one. One that is stored as live is about to get its task.
+    async fn finished(&self, id: &LoadId) -> Result<Arc<Job>, ManagerError> {
+        let job = self.get(id).await?;
+        if job.state.is_live() { Err(ManagerError::NotDriven { id: id.clone() }) } else { Ok(job) }
+    }
+
     /// A stream of the load's states. See [`Watch`].
     pub async fn watch(&self, id: &LoadId, follow: bool) -> Result<Watch, ManagerError> {
         Watch::open(self.clone(), id.clone(), follow).await
@@ -207,7 +218,7 @@ impl Manager {
     }
 
     async fn record_cancel(&self, id: &LoadId) -> Result<Arc<Job>, ManagerError> {
-        let Some(live) = self.find(id) else { return self.get(id).await };
+        let Some(live) = self.find(id) else { return self.finished(id).await };
         if live.job().cancel_requested.is_some() {
             return Ok(live.job());
         }

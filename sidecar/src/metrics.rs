@@ -66,7 +66,6 @@ struct LiveState {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LoadLabel {
     load: String,
-    path: String,
 }
 
 /// A watcher that is counted until dropped.
@@ -191,7 +190,7 @@ impl Metrics {
             states.get_or_create(&LiveState { state: name(&state) }).set(loads as i64);
         }
         for job in live {
-            let label = LoadLabel { load: job.id.to_string(), path: job.spec.path.to_string() };
+            let label = LoadLabel { load: job.id.to_string() };
             let count = job.progress.count();
             let set = |family: &Family<LoadLabel, Gauge>, n| {
                 family.get_or_create(&label).set(i64::try_from(n).unwrap_or(i64::MAX));

@@ -146,8 +146,9 @@ impl State {
             (Loading, Event::LoadingEnded { .. }) => Verifying,
             (live, Event::RemnantCleared) if live.is_live() => live,
             (Verifying, Event::FoundMissing { .. }) => Verifying,
-            (Verifying, Event::Verified { .. }) => Loaded,
-            (live, Event::Failed { .. }) if live.is_live() => Failed,
+            // Whoever was told that the load will be cancelled must not find it LOADED or FAILED.
+            (Verifying, Event::Verified { .. }) if !cancel_requested => Loaded,
+            (live, Event::Failed { .. }) if live.is_live() && !cancel_requested => Failed,
             (live, Event::CancelRequested) if live.is_live() => live,
             (live, Event::Cancelled) if live.is_live() && cancel_requested => Cancelled,
             (Loaded, Event::Withdrawn { .. }) => Stale,

@@ -46,7 +46,8 @@ fn job() -> Job {
     Job::new(id, Uuid::nil(), Spec::new(path), Timestamp::UNIX_EPOCH)
 }
 
-/// Rows: states. Columns: events in the order of [`events`], with a wish to cancel recorded. `.`: illegal;
+/// Rows: states. Columns: events in the order of [`events`], `Cancelled` with a wish to cancel
+/// recorded and all others without. `.`: illegal;
 /// else the first two letters of the state that follows.
 const TABLE: &str = "
     Queued    Wa . . . . . . Fa Qu Ca . Qu . Qu .
@@ -68,7 +69,7 @@ fn every_pair_of_state_and_event() {
         assert_eq!(row[0], format!("{state:?}"));
         assert_eq!(row.len() - 1, events().len());
         for (event, wanted) in events().iter().zip(&row[1..]) {
-            let got = match state.next(event, true) {
+            let got = match state.next(event, *event == Event::Cancelled) {
                 Err(_) => ".".to_owned(),
                 Ok(State::Loaded) => "LOADED".to_owned(),
                 Ok(next) => format!("{next:?}")[..2].to_owned(),
@@ -76,6 +77,29 @@ fn every_pair_of_state_and_event() {
             assert_eq!(got, *wanted, "{state:?} on {event:?}");
         }
     }
+}
+
+#[test]
+fn a_load_with_a_wish_to_cancel_ends_cancelled() {
+    let failed = Event::Failed { reason: Reason::Incomplete, message: String::new() };
+    for state in State::ALL.into_iter().filter(|state| state.is_live()) {
+        assert!(state.next(&failed, true).is_err(), "{state:?}");
+        assert_eq!(state.next(&Event::Cancelled, true), Ok(State::Cancelled));
+    }
+    assert!(State::Verifying.next(&Event::Verified { empty: false }, true).is_err());
+}
+
+#[test]
+fn a_restart_takes_no_time_away() {
+    let mut job = job();
+    job.spec.timeout = Some(Duration::from_secs(100));
+    let at = |s| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(s);
+    job.apply(Event::Admitted, at(0)).unwrap();
+    job.apply(opened(), at(0)).unwrap();
+    job.advance(Count::default(), at(30));
+    let mut job = job.recovered(at(4000));
+    job.apply(opened(), at(4000)).unwrap();
+    assert_eq!(job.time_left(at(4000)), Some(Duration::from_secs(70)));
 }
 
 #[test]

@@ -76,6 +76,8 @@ impl Runner {
                 () = stopping.cancelled(), if !matches!(stop, Stop::Shutdown) => return Err(Stop::Shutdown),
             }
             match stop {
+                Stop::Shutdown => Ok(()),
+                _ if self.job().cancel_requested.is_some() => self.apply(Event::Cancelled).await,
                 Stop::Failed { reason, message } => self.apply(Event::Failed { reason, message }).await,
                 Stop::Cancelled => self.apply(Event::Cancelled).await,
                 Stop::TimedOut => {
@@ -83,7 +85,6 @@ impl Runner {
                     let message = format!("not loaded within the timeout of {} s", limit.as_secs_f64());
                     self.apply(Event::Failed { reason: Reason::TimedOut, message }).await
                 }
-                Stop::Shutdown => Ok(()),
             }
         };
         if let Err(stop) = ended.await {
@@ -99,6 +100,8 @@ impl Runner {
         self.unless_stopped(self.clear_remnant(SILENT_JOB_SERVICE)).await??;
         // The attempt that a restart interrupted goes on.
         let mut resumed = self.job().attempt > 0;
+        // What ran before a restart may have ended just now.
+        let mut loaded_at = resumed.then(Instant::now);
         let mut need = None;
         let mut shut = None;
         loop {
@@ -123,7 +126,7 @@ impl Runner {
                 self.apply(Event::LoadingSkipped).await?;
             }
             resumed = false;
-            match self.load_and_verify(survey, attempt).await? {
+            match self.load_and_verify(survey, attempt, &mut loaded_at).await? {
                 None => return Ok(()),
                 Some(closed) => shut = Some(closed),
             }
@@ -131,20 +134,25 @@ impl Runner {
     }
 
     /// Attempts until everything is verified (`None`) or a gate shut in between.
-    async fn load_and_verify(&self, survey: Survey, first: Option<Attempt>) -> Result<Option<Shut>, Stop> {
+    /// `loaded_at`: when an engine ended last.
+    async fn load_and_verify(
+        &self,
+        survey: Survey,
+        first: Option<Attempt>,
+        loaded_at: &mut Option<Instant>,
+    ) -> Result<Option<Shut>, Stop> {
         let mut next = first;
         let mut survey = survey;
         loop {
             let mut causes = HashMap::new();
-            let mut loaded_at = None;
             if let Some(attempt) = next {
                 match self.load(attempt, &survey).await? {
                     Ok(found) => causes = found,
                     Err(shut) => return Ok(Some(shut)),
                 }
-                loaded_at = Some(Instant::now());
+                *loaded_at = Some(Instant::now());
             }
-            match self.verify(loaded_at, &causes).await? {
+            match self.verify(*loaded_at, &causes).await? {
                 Verdict::Shut(shut) => return Ok(Some(shut)),
                 Verdict::Complete(found) => {
                     self.live.count(found.count(true)).await;
@@ -242,6 +250,9 @@ impl Runner {
         loop {
             match self.live.apply(event.clone()).await {
                 Ok(_) => return Ok(()),
+                Err(ChangeError::Illegal(_)) if self.job().cancel_requested.is_some() => {
+                    return Err(Stop::Cancelled);
+                }
                 Err(ChangeError::Illegal(error)) => {
                     tracing::error!(%error, "the load is in a state it cannot be in; this is a bug");
                     return Err(Stop::Failed { reason: Reason::Internal, message: error.to_string() });

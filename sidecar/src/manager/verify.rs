@@ -65,11 +65,13 @@ pub(super) async fn run(
         let proven: HashSet<i64> = workers.iter().map(|w| w.id).collect();
         // A number that no verification of this load had before: several changes lie between two of them.
         let generation = job.sequence + round;
-        let (survey, failures) = walk(client, store, job, generation, proven.clone(), causes).await?;
-        // A worker that fell silent, or a master with a new journal, while we looked: what we saw is void.
-        let still: HashSet<i64> =
-            client.workers().await?.iter().filter(|w| gates::is_live(w)).map(|w| w.id).collect();
-        if !proven.is_subset(&still) {
+        let (survey, failures) = walk(client, store, job, generation, proven, causes).await?;
+        // A worker that fell silent, was started anew, or evicted while we looked: what we saw is void.
+        let after = proven_workers(client, None).await?;
+        let kept = |before: &Worker| {
+            after.iter().any(|now| now.id == before.id && now.used_bytes >= before.used_bytes)
+        };
+        if !workers.iter().all(kept) {
             continue;
         }
         let cluster = client.cluster_id().await?;
@@ -84,7 +86,7 @@ pub(super) async fn run(
             Verdict::Missing(survey, failures)
         });
     }
-    let message = "workers came and went during every verification".to_owned();
+    let message = "workers came and went, or evicted blocks, during every verification".to_owned();
     Ok(Verdict::Shut(Shut { reason: Reason::WorkersMissing, message }))
 }
 

@@ -59,7 +59,7 @@ async fn subscribe(
     if let Some(live) = manager.find(id) {
         return Ok(live.subscribe());
     }
-    let job = manager.get(id).await?;
+    let job = manager.finished(id).await?;
     if !follow || job.state != State::Loaded {
         // Its one value is the last.
         return Ok(watch::channel(job).1);

@@ -55,7 +55,7 @@ pub(super) fn spec(spec: Option<v1::LoadSpec>) -> Result<Spec, Refusal> {
         min_workers: spec.min_workers,
         allow_evict: spec.allow_evict,
         wait_timeout: duration("spec.wait_timeout", spec.wait_timeout)?.unwrap_or(defaults.wait_timeout),
-        timeout: duration("spec.timeout", spec.timeout)?,
+        timeout: timeout(spec.timeout)?,
         max_attempts: at_most("spec.max_attempts", spec.max_attempts, MAX_ATTEMPTS)?
             .unwrap_or(defaults.max_attempts),
         labels: labels("spec.labels", spec.labels)?,
@@ -105,6 +105,13 @@ fn duration(
         return Err(error(field, format!("is too long; {accepted}")));
     }
     Ok(Some(duration))
+}
+
+fn timeout(given: Option<prost_types::Duration>) -> Result<Option<Duration>, SpecError> {
+    match duration("spec.timeout", given)? {
+        Some(Duration::ZERO) => Err(error("spec.timeout", "is 0s; leave it unset for no limit")),
+        timeout => Ok(timeout),
+    }
 }
 
 fn labels(
@@ -313,6 +320,8 @@ mod tests {
         assert_eq!(field(v1::LoadSpec { engine: 2, ..wish() }), "engine");
         assert_eq!(field(v1::LoadSpec { load_metadata: 99, ..wish() }), "spec.load_metadata");
         assert_eq!(field(v1::LoadSpec { timeout: minus, ..wish() }), "spec.timeout");
+        let zero = Some(prost_types::Duration { seconds: 0, nanos: 0 });
+        assert_eq!(field(v1::LoadSpec { timeout: zero, ..wish() }), "spec.timeout");
         assert_eq!(field(v1::LoadSpec { wait_timeout: minus, ..wish() }), "spec.wait_timeout");
         assert_eq!(field(v1::LoadSpec { max_attempts: 101, ..wish() }), "spec.max_attempts");
         let labels = [("k".repeat(64), String::new())].into();

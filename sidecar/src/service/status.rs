@@ -74,6 +74,11 @@ pub(super) fn of_manager(error: &ManagerError) -> Status {
             Status::with_error_details(Code::FailedPrecondition, message, info("LOAD_IS_LIVE", []))
         }
         ManagerError::Stopping => stopping(),
+        ManagerError::NotDriven { .. } => {
+            let mut details = info("LOAD_NOT_DRIVEN", []);
+            details.set_retry_info(Some(STORE_RETRY));
+            Status::with_error_details(Code::Unavailable, message, details)
+        }
         ManagerError::Store(error) => of_store(error),
         ManagerError::Internal(_) => Status::internal(message),
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Runner, SILENT_JOB_SERVICE, Stop, job_service_silent, sampler, unreachable};
+use super::{LAST_LOOK, Runner, SILENT_JOB_SERVICE, Stop, job_service_silent, sampler, unreachable};
 use crate::{
     engine::{
         distributed_load::{self, Wish},
@@ -18,6 +18,9 @@ use crate::{
     manager::sampler::Baseline,
     survey::Survey,
 };
+
+/// How often the command is asked what it can do before the load fails for want of an answer.
+const PROBES: u32 = 3;
 
 /// What to do about what is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,8 +85,20 @@ impl Runner {
     /// What the command can do; a load without one ends here.
     pub(super) async fn abilities(&self) -> Result<Abilities, Stop> {
         let alluxio = &self.manager.0.alluxio;
-        let asked = self.unless_stopped(async { alluxio.launcher().await?.abilities().await }).await?;
         let missing = |message| Stop::Failed { reason: Reason::CommandMissing, message };
+        let mut tries = 1;
+        let asked = loop {
+            let asked = self.unless_stopped(async { alluxio.launcher().await?.abilities().await }).await?;
+            match asked {
+                // A JVM that did not start on a busy node may start the next time.
+                Err(error) if tries < PROBES && !matches!(error, LauncherError::NotFound { .. }) => {
+                    tracing::warn!(%error, "distributedLoad did not say what it can do; asking again");
+                    tries += 1;
+                    self.unless_stopped(tokio::time::sleep(LAST_LOOK)).await?;
+                }
+                asked => break asked,
+            }
+        };
         match asked {
             Ok(abilities) if abilities.distributed_load => Ok(abilities),
             Ok(_) => Err(missing(
