@@ -1,8 +1,8 @@
 # `make` lists what there is. On a fresh Debian machine with Rust the rest installs itself.
 
 # Half of what a test does is waiting for Alluxio, and every cluster of its own takes 1.3 GB: more threads
-# than this only make two cores slower. TEST_ARGS=name runs the tests whose names contain it.
-TEST_THREADS ?= 2
+# than one mostly make two cores slower. TEST_ARGS=name runs the tests whose names contain it.
+TEST_THREADS ?= 1
 TEST_ARGS ?=
 BENCH_ARGS ?=
 

@@ -65,15 +65,18 @@ pub async fn run(config: Serve, shutdown: CancellationToken) -> Result<(), RunEr
     }
 
     let opening = open(&config, &metrics, &publish);
+    // Biased: servers may end because of the shutdown, and that must not pass for a failure.
     let opened = tokio::select! {
-        opened = opening => Some(opened),
+        biased;
         () = shutdown.cancelled() => None,
+        opened = opening => Some(opened),
         failed = first_failure(&mut servers) => return failed,
     };
     if opened.is_some() {
         api.set_serving(true).await;
         tracing::info!("ready");
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => {}
             failed = first_failure(&mut servers) => return failed,
         }

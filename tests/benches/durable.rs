@@ -27,6 +27,9 @@ struct Round {
     /// Calls a second.
     one_rate: f64,
     many_rate: f64,
+    /// Of the sidecar for one call, in microseconds.
+    one_cpu: f64,
+    many_cpu: f64,
 }
 
 pub(crate) async fn run(bench: &Bench) -> Result<Section> {
@@ -49,6 +52,7 @@ async fn round(bench: &Bench, sandbox: &Sandbox) -> Result<Round> {
     let sidecar = Setup::alone(sandbox).quiet().argument("--max-queued=100000").start().await?;
     let mut raw_file = File::create(sandbox.folder("raw")?.join("file")).context("make a file")?;
     let mut client = sidecar.client()?;
+    let (pid, mut one_cpu) = (sidecar.pid()?, Duration::ZERO);
     let calls = bench.size(50, 10);
     for number in 0..20 {
         start(&mut client, format!("warm-up-{number}")).await?;
@@ -60,17 +64,20 @@ async fn round(bench: &Bench, sandbox: &Sandbox) -> Result<Round> {
             raw_file.write_all(&[7; PAGE]).and_then(|()| raw_file.sync_data()).context("append")?;
             round.raw.push(begun.elapsed());
         }
+        let before = machine::cpu(pid)?;
         for number in 0..calls {
             round.one.push(start(&mut client, format!("one-{part}-{number}")).await?);
         }
+        one_cpu += machine::cpu(pid)?.saturating_sub(before);
     }
+    round.one_cpu = one_cpu.as_secs_f64() * 1e6 / round.one.len() as f64;
     round.one_rate = round.one.len() as f64 / round.one.iter().sum::<Duration>().as_secs_f64();
-    (round.many, round.many_rate) = many(&sidecar, bench.size(8, 2)).await?;
+    many(&sidecar, bench.size(8, 2), &mut round).await?;
     Ok(round)
 }
 
 /// All callers at once, with a connection each.
-async fn many(sidecar: &Sidecar<'_>, calls: usize) -> Result<(Vec<Duration>, f64)> {
+async fn many(sidecar: &Sidecar<'_>, calls: usize, round: &mut Round) -> Result<()> {
     let mut clients = Vec::new();
     for caller in 0..CALLERS {
         let mut client = sidecar.client()?;
@@ -78,6 +85,7 @@ async fn many(sidecar: &Sidecar<'_>, calls: usize) -> Result<(Vec<Duration>, f64
         clients.push(client);
     }
     let mut callers = JoinSet::new();
+    let before = machine::cpu(sidecar.pid()?)?;
     let begun = Instant::now();
     for (caller, mut client) in clients.into_iter().enumerate() {
         callers.spawn(async move {
@@ -88,12 +96,13 @@ async fn many(sidecar: &Sidecar<'_>, calls: usize) -> Result<(Vec<Duration>, f64
             anyhow::Ok(times)
         });
     }
-    let mut times = Vec::new();
     while let Some(caller) = callers.join_next().await {
-        times.extend(caller??);
+        round.many.extend(caller??);
     }
-    let rate = times.len() as f64 / begun.elapsed().as_secs_f64();
-    Ok((times, rate))
+    let calls = round.many.len() as f64;
+    round.many_rate = calls / begun.elapsed().as_secs_f64();
+    round.many_cpu = (machine::cpu(sidecar.pid()?)?.saturating_sub(before)).as_secs_f64() * 1e6 / calls;
+    Ok(())
 }
 
 async fn start(client: &mut Client, id: String) -> Result<Duration> {
@@ -118,16 +127,22 @@ fn report(rounds: &[Round]) -> Section {
     };
     let ((raw, all_raw), (one, all_one), (many, all_many)) =
         (column(|round| &round.raw), column(|round| &round.one), column(|round| &round.many));
-    let rates = |rate: fn(&Round) -> f64| Spread::of(rounds.iter().map(rate)).to_string();
-    let row = |what: &str, p50: Spread, all: &[f64], rate: String| {
-        [what.to_owned(), p50.to_string(), number(percentile(all, 99.0)), rate]
+    let over = |figure: fn(&Round) -> f64| Spread::of(rounds.iter().map(figure)).to_string();
+    let row = |what: &str, p50: Spread, all: &[f64], rate: String, cpu: String| {
+        [what.to_owned(), p50.to_string(), number(percentile(all, 99.0)), rate, cpu]
     };
     section.table(
-        ["", "p50 of a round, ms", "p99 of all, ms", "a second"],
+        ["", "p50 of a round, ms", "p99 of all, ms", "a second", "CPU of the sidecar for one, us"],
         &[
-            row("4 KiB append + fdatasync", raw, &all_raw, rates(|r| 1.0 / mean(&r.raw))),
-            row("StartLoad, one caller", one, &all_one, rates(|r| r.one_rate)),
-            row(&format!("StartLoad, {CALLERS} callers"), many, &all_many, rates(|r| r.many_rate)),
+            row("4 KiB append + fdatasync", raw, &all_raw, over(|r| 1.0 / mean(&r.raw)), String::new()),
+            row("StartLoad, one caller", one, &all_one, over(|r| r.one_rate), over(|r| r.one_cpu)),
+            row(
+                &format!("StartLoad, {CALLERS} callers"),
+                many,
+                &all_many,
+                over(|r| r.many_rate),
+                over(|r| r.many_cpu),
+            ),
         ],
     );
     let p50 = |times: &[Duration]| percentile(&milliseconds(times), 50.0);

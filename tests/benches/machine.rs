@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// Decimal, as the bars are.
 const MEGABYTE: f64 = 1e6;
@@ -29,6 +30,19 @@ impl Memory {
         };
         Ok(Self { now: field("VmRSS:")?, anonymous: field("RssAnon:")?, peak: field("VmHWM:")? })
     }
+}
+
+/// Time that the threads of a process have spent on a core, but for those that have ended.
+pub(crate) fn cpu(pid: u32) -> Result<Duration> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid}"))?;
+    let mut total = Duration::ZERO;
+    for thread in threads {
+        // One that ends while we look is left out.
+        let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+        let nanoseconds = text.split(' ').next().and_then(|first| first.parse().ok());
+        total += Duration::from_nanos(nanoseconds.context("schedstat has no time")?);
+    }
+    Ok(total)
 }
 
 /// Facts of the machine for the head of the document: nothing that names it.
@@ -57,7 +71,8 @@ pub(crate) fn facts(directory: &Path) -> String {
 
 /// Type of the file system that holds `directory`.
 pub(crate) fn file_system(directory: &Path) -> String {
-    said("stat", &["--file-system", "--format=%T", &directory.to_string_lossy()])
+    let table = said("df", &["--output=fstype", &directory.to_string_lossy()]);
+    table.lines().last().unwrap_or_default().trim().to_owned()
 }
 
 fn java() -> String {

@@ -5,7 +5,7 @@ mod crowd;
 use crate::document::Section;
 use crate::machine::Memory;
 use crate::stats::{Spread, milliseconds, percentile};
-use crate::{Bench, plot};
+use crate::{Bench, machine, plot};
 use alluxio_preload_api::v1::load::State;
 use alluxio_preload_api::v1::preload_service_client::PreloadServiceClient;
 use alluxio_preload_api::v1::{CancelLoadRequest, StartLoadRequest};
@@ -37,6 +37,8 @@ struct Run {
     /// MB, before the load began and at the highest.
     waiting: f64,
     peak: f64,
+    /// Of the sidecar, from the beginning of the load to its end.
+    cpu: Duration,
 }
 
 pub(crate) async fn run(bench: &Bench) -> Result<Section> {
@@ -87,6 +89,7 @@ async fn watch(bench: &Bench, watchers: usize, connections: usize) -> Result<Run
     let crowd = Crowd::gather(sidecar.address(), "watched", watchers, connections)?;
     crowd.gathered().await?;
     let waiting = Memory::of(sidecar.pid()?)?.now;
+    let before = machine::cpu(sidecar.pid()?)?;
     let cancel = CancelLoadRequest { load_id: "hold".to_owned() };
     client.cancel_load(cancel).await.context("CancelLoad")?;
     let mut meanwhile = Vec::new();
@@ -96,6 +99,7 @@ async fn watch(bench: &Bench, watchers: usize, connections: usize) -> Result<Run
         tokio::time::sleep(PACE).await;
     }
     let peak = Memory::of(sidecar.pid()?)?.peak;
+    let cpu = machine::cpu(sidecar.pid()?)?.saturating_sub(before);
     let log = sidecar.log_end();
     // Before it takes up what has queued.
     sidecar.kill9().await?;
@@ -103,7 +107,7 @@ async fn watch(bench: &Bench, watchers: usize, connections: usize) -> Result<Run
     if seen.loaded < watchers {
         bail!("{} of {watchers} watchers saw LOADED; {:?}; {log}", seen.loaded, seen.complaint);
     }
-    Ok(Run { idle, meanwhile, seen, waiting, peak })
+    Ok(Run { idle, meanwhile, seen, waiting, peak, cpu })
 }
 
 async fn start(client: &mut PreloadServiceClient<Channel>, request: StartLoadRequest) -> Result<Duration> {
@@ -129,11 +133,13 @@ fn report(kinds: &[Kind; 3]) -> Section {
             kind.over(|run| run.seen.loaded as f64).median.to_string(),
             kind.over(|run| run.waiting).to_string(),
             kind.over(|run| run.peak).to_string(),
+            kind.over(|run| run.cpu.as_secs_f64()).to_string(),
             kind.over(|run| run.seen.messages).to_string(),
             kind.over(|run| run.seen.spread.as_secs_f64() * 1e3).to_string(),
         ]
     });
-    let head = ["", "saw LOADED", "MB before", "MB, peak", "messages to each", "first to last LOADED, ms"];
+    let head =
+        ["", "saw LOADED", "MB before", "MB, peak", "CPU, s", "messages to each", "first to last LOADED, ms"];
     section.table(head, &memory);
 
     let mut calls = Vec::new();
