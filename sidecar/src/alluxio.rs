@@ -7,6 +7,7 @@ use std::{path::PathBuf, time::Duration};
 use alluxio_client::{Client, Config};
 use thiserror::Error;
 use tokio::sync::OnceCell;
+use uuid::Uuid;
 
 use crate::engine::launcher::{self, Launcher, LauncherError};
 
@@ -34,6 +35,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Alluxio {
     config: AlluxioConfig,
+    store: Uuid,
     launcher: OnceCell<Launcher>,
     client: OnceCell<Client>,
 }
@@ -48,9 +50,10 @@ pub enum AlluxioError {
 }
 
 impl Alluxio {
+    /// `store`: for which commands run.
     #[must_use]
-    pub fn new(config: AlluxioConfig) -> Self {
-        Self { config, launcher: OnceCell::new(), client: OnceCell::new() }
+    pub fn new(config: AlluxioConfig, store: Uuid) -> Self {
+        Self { config, store, launcher: OnceCell::new(), client: OnceCell::new() }
     }
 
     /// The script; looked for again until it is found.
@@ -60,7 +63,7 @@ impl Alluxio {
                 let script = launcher::find(self.config.script.as_deref())?;
                 // The link of /proc also names a binary that was replaced on disk.
                 let supervisor = PathBuf::from("/proc/self/exe");
-                Ok(Launcher::new(script, supervisor, self.config.work_directory.clone()))
+                Ok(Launcher::new(script, supervisor, self.config.work_directory.clone(), self.store))
             })
             .await
     }

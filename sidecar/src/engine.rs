@@ -7,4 +7,5 @@ pub mod launcher;
 pub mod leftovers;
 pub mod output;
 pub mod process;
+pub mod strays;
 pub mod supervisor;

@@ -14,6 +14,7 @@ use crate::{
     alluxio::Alluxio,
     clock::Clock,
     config::Serve,
+    engine::strays::{self, Mark},
     manager::Manager,
     metrics::Metrics,
     server::{Api, ServerError},
@@ -141,7 +142,12 @@ async fn try_open(config: &Serve, metrics: &Metrics) -> Result<(Manager, Store),
     let alluxio = config.alluxio_config();
     let work = &alluxio.work_directory;
     fs::create_dir_all(work).map_err(|error| format!("cannot make {}: {error}", work.display()))?;
-    let alluxio = Arc::new(Alluxio::new(alluxio));
+    let uid = store.uid();
+    let processes = strays::end(Mark::of_all(uid)).await;
+    if processes > 0 {
+        tracing::warn!(processes, "commands of a sidecar that was killed still ran, and were killed");
+    }
+    let alluxio = Arc::new(Alluxio::new(alluxio, uid));
     let limits = config.limits.limits();
     let manager = Manager::start(store.clone(), alluxio, Clock::system(), limits, metrics.clone()).await;
     Ok((manager.map_err(|error| error.to_string())?, store))

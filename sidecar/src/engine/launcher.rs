@@ -11,10 +11,12 @@ use std::{
 use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{
     output::Output,
     process::{self, Exit, ProcessError, Program},
+    strays::Mark,
 };
 
 /// A JVM that only prints its usage needs 1.5 to 3 s; on a loaded node several times that.
@@ -30,6 +32,7 @@ pub struct Launcher {
     script: PathBuf,
     supervisor: PathBuf,
     work_directory: PathBuf,
+    store: Uuid,
     abilities: Mutex<Option<Abilities>>,
 }
 
@@ -87,10 +90,11 @@ fn is_executable(path: &Path) -> bool {
 }
 
 impl Launcher {
-    /// `supervisor`: this binary. `work_directory`: where the command may leave files.
+    /// `supervisor`: this binary. `work_directory`: where the command may leave files. `store`: for which
+    /// commands run.
     #[must_use]
-    pub fn new(script: PathBuf, supervisor: PathBuf, work_directory: PathBuf) -> Self {
-        Self { script, supervisor, work_directory, abilities: Mutex::default() }
+    pub fn new(script: PathBuf, supervisor: PathBuf, work_directory: PathBuf, store: Uuid) -> Self {
+        Self { script, supervisor, work_directory, store, abilities: Mutex::default() }
     }
 
     /// `alluxio ARGUMENTS...`, each as one argument, never through a shell of ours.
@@ -107,6 +111,7 @@ impl Launcher {
             arguments,
             environment: environment.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
             directory: self.work_directory.clone(),
+            mark: Mark::new(self.store),
         }
     }
 

@@ -9,7 +9,10 @@ use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio_util::sync::CancellationToken;
 
-use super::supervisor;
+use super::{
+    strays::{self, Mark},
+    supervisor,
+};
 
 /// A JVM that got TERM runs its shutdown hooks; Alluxio's shell needs well under a second.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -27,6 +30,8 @@ pub struct Program {
     /// Added to the environment of the sidecar.
     pub environment: Vec<(OsString, OsString)>,
     pub directory: PathBuf,
+    /// By which what the program started is found, should its supervisor be killed.
+    pub mark: Mark,
 }
 
 /// How it ended.
@@ -65,6 +70,7 @@ pub async fn run(
         .arg(&program.program)
         .args(&program.arguments)
         .envs(program.environment.iter().map(|(k, v)| (k, v)))
+        .env(strays::VARIABLE, program.mark.as_str())
         .current_dir(&program.directory)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -78,19 +84,23 @@ pub async fn run(
     let mut out = Lines::new(child.stdout.take().ok_or_else(missing)?);
     let mut err = Lines::new(child.stderr.take().ok_or_else(missing)?);
     let (mut out_open, mut err_open) = (true, true);
-    while out_open || err_open {
+    let mut ended = None;
+    while out_open || err_open || ended.is_none() {
         tokio::select! {
             line = out.next(), if out_open => out_open = line.map_err(error)?.is_some_and(|l| { on_line(l); true }),
             line = err.next(), if err_open => err_open = line.map_err(error)?.is_some_and(|l| { on_line(l); true }),
             () = stop.cancelled(), if leash.is_some() => leash = None,
+            status = child.wait(), if ended.is_none() => {
+                ended = Some(status.map_err(error)?);
+                // A supervisor ends after its command, unless it was killed. What is left holds our pipes.
+                let processes = strays::end(program.mark.clone()).await;
+                if processes > 0 {
+                    tracing::warn!(processes, "a command was left without its supervisor, and was killed");
+                }
+            }
         }
     }
-    let status = loop {
-        tokio::select! {
-            status = child.wait() => break status.map_err(error)?,
-            () = stop.cancelled(), if leash.is_some() => leash = None,
-        }
-    };
+    let status = ended.unwrap_or_default();
     let signal = std::os::unix::process::ExitStatusExt::signal(&status);
     Ok(match (leash.is_none(), status.code(), signal) {
         (true, ..) => Exit::Stopped,
