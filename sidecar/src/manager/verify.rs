@@ -3,6 +3,10 @@
 //! A worker's copies count when it sent a heartbeat after the loading ended (a worker without room says ok
 //! and evicts; the master's map knows only after a heartbeat), was not silent, and answered a call of ours.
 //! The master lists the blocks of a dead worker for minutes.
+//!
+//! LOADED speaks of one instant, and counting takes a while. Where nothing can have left the cache meanwhile,
+//! that instant is the whole count; where the cache is full or has shrunk, everything must have been there in
+//! two counts in a row, and the instant lies between them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,8 +32,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Failures stored at once: bounds memory, and the size of a transaction.
 const BATCH: usize = 500;
-/// Times to begin anew when the cluster changed underneath.
+/// Times to count at most, when the cluster changes underneath.
 const ROUNDS: u64 = 3;
+/// A worker with less than one part in so many of its cache free may have to evict blocks.
+const PRESSED_BELOW: u64 = 20;
 
 /// What a verification found.
 #[derive(Debug)]
@@ -57,6 +63,7 @@ pub(super) async fn run(
     loaded_at: Option<Instant>,
     causes: &HashMap<String, String>,
 ) -> Result<Verdict, VerifyError> {
+    let mut whole_before = false;
     for round in 0..ROUNDS {
         let workers = proven_workers(client, loaded_at).await?;
         if let Some(shut) = gates::workers(&job.spec, &workers) {
@@ -66,12 +73,10 @@ pub(super) async fn run(
         // A number that no verification of this load had before: several changes lie between two of them.
         let generation = job.sequence + round;
         let (survey, failures) = walk(client, store, job, generation, proven, causes).await?;
-        // A worker that fell silent, was started anew, or evicted while we looked: what we saw is void.
-        let after = proven_workers(client, None).await?;
-        let kept = |before: &Worker| {
-            after.iter().any(|now| now.id == before.id && now.used_bytes >= before.used_bytes)
-        };
-        if !workers.iter().all(kept) {
+        let changed = change(&workers, &proven_workers(client, None).await?);
+        if changed == Change::WorkersGone {
+            // What we saw is void.
+            whole_before = false;
             continue;
         }
         let cluster = client.cluster_id().await?;
@@ -80,14 +85,40 @@ pub(super) async fn run(
                 format!("the alluxio cluster changed from {} to {cluster} during the load", job.cluster);
             return Ok(Verdict::Shut(Shut { reason: Reason::ClusterChanged, message }));
         }
-        return Ok(if survey.is_complete() {
-            Verdict::Complete(survey)
-        } else {
-            Verdict::Missing(survey, failures)
-        });
+        if !survey.is_complete() {
+            return Ok(Verdict::Missing(survey, failures));
+        }
+        if changed == Change::None || whole_before {
+            return Ok(Verdict::Complete(survey));
+        }
+        whole_before = true;
     }
-    let message = "workers came and went, or evicted blocks, during every verification".to_owned();
+    let message = "workers came and went during every verification".to_owned();
     Ok(Verdict::Shut(Shut { reason: Reason::WorkersMissing, message }))
+}
+
+/// What happened to the cache while it was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// Nothing left it.
+    None,
+    /// Blocks may have left it.
+    Evictions,
+    /// A worker fell silent, or is another one.
+    WorkersGone,
+}
+
+fn change(before: &[Worker], after: &[Worker]) -> Change {
+    let mut change = Change::None;
+    for worker in before {
+        let Some(now) = after.iter().find(|now| now.id == worker.id) else { return Change::WorkersGone };
+        let free = |w: &Worker| w.capacity_bytes.saturating_sub(w.used_bytes);
+        let pressed = |w: &Worker| free(w) < w.capacity_bytes / PRESSED_BELOW;
+        if now.used_bytes < worker.used_bytes || pressed(now) || pressed(worker) {
+            change = Change::Evictions;
+        }
+    }
+    change
 }
 
 /// Live workers that were heard of after `loaded_at` and answered a call of ours.
@@ -149,4 +180,26 @@ async fn walk(
         store.append_failures(job.uid, list.generation, batch).await?;
     }
     Ok((survey, list))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(id: i64, used_bytes: u64) -> Worker {
+        Worker { id, used_bytes, capacity_bytes: 100, ..Worker::default() }
+    }
+
+    #[test]
+    fn only_a_cache_with_room_that_did_not_shrink_is_unchanged() {
+        let two = |one, two| [worker(1, one), worker(2, two)];
+        assert_eq!(change(&two(10, 20), &two(10, 30)), Change::None);
+        assert_eq!(change(&two(10, 20), &two(10, 19)), Change::Evictions);
+        assert_eq!(change(&two(10, 96), &two(10, 96)), Change::Evictions);
+        assert_eq!(change(&two(10, 20), &two(10, 96)), Change::Evictions);
+        assert_eq!(change(&two(10, 95), &two(10, 95)), Change::None);
+        assert_eq!(change(&two(10, 20), &[worker(1, 10), worker(3, 20)]), Change::WorkersGone);
+        assert_eq!(change(&two(10, 20), &[worker(1, 9)]), Change::WorkersGone);
+        assert_eq!(change(&[worker(1, 10)], &two(10, 20)), Change::None, "a new one does no harm");
+    }
 }
