@@ -123,7 +123,9 @@ pub(crate) fn amounts(load: &Load) -> String {
     if progress.bytes_per_second > 0 {
         parts.push(format!("{}/s", text::bytes(progress.bytes_per_second)));
     }
-    if let Some(eta) = progress.eta.and_then(|eta| Duration::try_from(eta).ok()) {
+    // Less than a second says nothing: the command itself takes longer to notice its end.
+    let eta = progress.eta.and_then(|eta| Duration::try_from(eta).ok());
+    if let Some(eta) = eta.filter(|eta| eta.as_secs() > 0) {
         parts.push(format!("{} left", text::duration(eta)));
     }
     parts.join(", ")
@@ -201,6 +203,14 @@ pub(crate) mod tests {
         load.message.clear();
         load.set_state(State::Loading);
         assert_eq!(headline(&load), "41%, 1.25 GiB of 3.00 GiB, 420 of 1,000 files, 120.00 MiB/s, 14s left");
+
+        if let Some(progress) = &mut load.progress {
+            progress.eta = Some(prost_types::Duration { seconds: 0, nanos: 900_000_000 });
+        }
+        assert!(headline(&load).ends_with("120.00 MiB/s"));
+        if let Some(progress) = &mut load.progress {
+            progress.eta = Some(prost_types::Duration { seconds: 14, nanos: 0 });
+        }
 
         load.attempt = 2;
         assert!(headline(&load).ends_with("14s left, attempt 2"));

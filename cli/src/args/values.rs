@@ -1,12 +1,15 @@
 //! Values of options that clap does not know. Errors name the accepted form.
 
 use alluxio_preload_api::v1::load::State;
-use jiff::fmt::friendly::SpanParser;
+use jiff::{Span, SpanRelativeTo, fmt::friendly::SpanParser};
 use std::time::Duration;
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let accepted = "accepted are forms such as 500ms, 90s, 10m and 1h30m";
-    SpanParser::new().parse_unsigned_duration(text).map_err(|e| format!("{e}; {accepted}"))
+    // A day is 24 hours; months and years have no fixed length and are refused.
+    let fixed = |span: Span| span.to_duration(SpanRelativeTo::days_are_24_hours());
+    let span = SpanParser::new().parse_span(text).and_then(fixed).ok();
+    span.and_then(|span| Duration::try_from(span).ok())
+        .ok_or_else(|| "accepted are forms such as 500ms, 90s, 10m, 1h30m and 2d".to_owned())
 }
 
 /// The value may be empty and may hold further equals signs.
@@ -43,10 +46,11 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, millis) in [("500ms", 500), ("90s", 90_000), ("1h30m", 5_400_000), ("1h 5s", 3_605_000)] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        for (text, seconds) in [("90s", 90), ("1h30m", 5400), ("1h 5s", 3605), ("1d", 86_400)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
-        for text in ["", "90", "-5s", "5s ago", "soon", "5 parsecs", "99999999999999999999h", "1d"] {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        for text in ["", "90", "-5s", "5s ago", "soon", "5 parsecs", "99999999999999999999h", "1mo", "1y"] {
             let error = duration(text).unwrap_err();
             assert!(error.contains("1h30m"), "{text}: {error}");
         }

@@ -32,7 +32,7 @@ const LIFE: &str = "\
 2023-11-14T22:13:24Z a LOADING  0%, 0 B of 4.00 GiB, 0 of 1,000 files
 2023-11-14T22:13:25Z a LOADING  25%, 1.00 GiB of 4.00 GiB, 250 of 1,000 files, 100.00 MiB/s, 31s left
 2023-11-14T22:13:27Z a LOADING  75%, 3.00 GiB of 4.00 GiB, 750 of 1,000 files, 100.00 MiB/s, 11s left
-2023-11-14T22:13:29Z a VERIFYING  100%, 4.00 GiB of 4.00 GiB, 1,000 of 1,000 files, 100.00 MiB/s, 0s left
+2023-11-14T22:13:29Z a VERIFYING  100%, 4.00 GiB of 4.00 GiB, 1,000 of 1,000 files, 100.00 MiB/s
 2023-11-14T22:13:30Z a LOADED  4.00 GiB in 1,000 files at 2 replicas; took 7s
 ";
 
