@@ -87,6 +87,9 @@ pub struct LimitArgs {
     /// How many finished loads are remembered
     #[arg(long, env = "PRELOAD_RETAINED", default_value_t = Limits::default().retained)]
     pub retained: usize,
+    /// A command that makes no progress for this long is stopped, and tried again
+    #[arg(long, env = "PRELOAD_STALL_AFTER", default_value = "15m", value_parser = patience)]
+    pub stall_after: Duration,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -189,6 +192,7 @@ impl LimitArgs {
             queued: self.max_queued,
             retention: self.retention,
             retained: self.retained,
+            stall_after: self.stall_after,
         }
     }
 }
@@ -197,6 +201,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     let span: jiff::Span = text.parse().map_err(|_| "give a duration such as 30d, 12h or 90s".to_owned())?;
     let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|e| e.to_string())?;
     Duration::try_from(duration).map_err(|_| "a duration cannot be negative".to_owned())
+}
+
+/// Of a second at least: progress is not told more often.
+fn patience(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        short if short < Duration::from_secs(1) => Err("give 1s or more, such as 15m".to_owned()),
+        enough => Ok(enough),
+    }
 }
 
 #[cfg(test)]

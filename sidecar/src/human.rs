@@ -13,8 +13,23 @@ pub fn bytes(n: u64) -> String {
     if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
+/// `15m`, `1h 30m`, `2s`: whole seconds, and nothing that is zero.
+#[must_use]
+pub fn seconds(span: std::time::Duration) -> String {
+    let total = span.as_secs();
+    let parts = [(total / 3600, "h"), (total / 60 % 60, "m"), (total % 60, "s")];
+    let parts: Vec<_> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn spans_read_well() {
+        let seconds = |n| super::seconds(std::time::Duration::from_secs(n));
+        assert_eq!([0, 59, 900, 5400, 3601].map(seconds), ["0s", "59s", "15m", "1h 30m", "1h 1s"]);
+    }
+
     #[test]
     fn sizes_read_well() {
         assert_eq!(super::bytes(1023), "1023 B");

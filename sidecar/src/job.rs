@@ -65,7 +65,7 @@ pub struct Job {
     pub updated: Timestamp,
     /// The durable wish of CancelLoad.
     pub cancel_requested: Option<Timestamp>,
-    /// Since when, without loading in between, a gate has been shut.
+    /// Since when, without loading in between, a gate has been shut; moved on by the time of a listing.
     pub shut_since: Option<Timestamp>,
     /// Time spent in LISTING, LOADING and VERIFYING before the present state.
     pub active: Duration,
@@ -169,7 +169,10 @@ impl Job {
                 self.say(None, String::new());
             }
             Event::GateShut { reason, message } => {
-                self.shut_since.get_or_insert(now);
+                // A listing that came to its end may have taken longer than anybody wants to wait.
+                let listed = from == State::Listing && self.progress.count().totals_exact;
+                let moved_on = if listed { self.in_state_for(now) } else { Duration::ZERO };
+                self.shut_since = Some(self.shut_since.map_or(now, |since| (since + moved_on).min(now)));
                 self.say(Some(reason), message);
             }
             Event::LoadingStarted { engine, why, message, top_up, resumed, remnant } => {

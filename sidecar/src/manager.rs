@@ -11,6 +11,7 @@ mod live;
 mod monitor;
 mod runner;
 mod sampler;
+mod stall;
 mod verify;
 mod watch;
 
@@ -35,7 +36,7 @@ use self::{
 use crate::{
     alluxio::Alluxio,
     clock::Clock,
-    job::{Event, Failure, Job, LoadId, Spec, State},
+    job::{Event, Failure, FailureList, Job, LoadId, Spec, State},
     metrics::Metrics,
     store::{Created, Deleted, ListQuery, Store, StoreError},
 };
@@ -51,11 +52,20 @@ pub struct Limits {
     pub retention: Duration,
     /// How many finished loads are remembered.
     pub retained: usize,
+    /// How long a command may run without any progress. Longer than a large file takes that pushes others
+    /// out of a full cache: then no byte is seen to come in, and no job to end.
+    pub stall_after: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { running: 4, queued: 64, retention: Duration::from_secs(30 * 24 * 3600), retained: 10_000 }
+        Self {
+            running: 4,
+            queued: 64,
+            retention: Duration::from_secs(30 * 24 * 3600),
+            retained: 10_000,
+            stall_after: Duration::from_secs(15 * 60),
+        }
     }
 }
 
@@ -89,6 +99,8 @@ pub enum ManagerError {
     NotFound { id: LoadId, store: Uuid },
     #[error("load {id} is {state:?}; cancel it first")]
     StillLive { id: LoadId, state: State },
+    #[error("the list was made anew by another verification; begin again without a token")]
+    ListChanged,
     #[error("the sidecar is stopping; try again")]
     Stopping,
     #[error("load {id} is just being taken up; try again")]
@@ -233,16 +245,21 @@ impl Manager {
         }
     }
 
-    /// A page of failures and the number over all pages.
+    /// The list that the last verification made, and its failures numbered above `after`. `generation`: of
+    /// the list that the caller has begun to read.
     pub async fn failures(
         &self,
         id: &LoadId,
+        generation: Option<u64>,
         after: u64,
         limit: usize,
-    ) -> Result<(Vec<(u64, Failure)>, u64), ManagerError> {
+    ) -> Result<(FailureList, Vec<(u64, Failure)>), ManagerError> {
         let job = self.get(id).await?;
         let list = job.failures;
-        Ok((self.0.store.failures(job.uid, list.generation, after, limit).await?, list.count))
+        if generation.is_some_and(|generation| generation != list.generation) {
+            return Err(ManagerError::ListChanged);
+        }
+        Ok((list, self.0.store.failures(job.uid, list.generation, after, limit).await?))
     }
 
     pub async fn delete(&self, id: &LoadId) -> Result<(), ManagerError> {

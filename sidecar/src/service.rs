@@ -109,10 +109,12 @@ impl PreloadService for Service {
         let manager = self.manager()?;
         let v1::ListFailuresRequest { load_id, page_size, page_token } = request.into_inner();
         let id = convert::id(load_id).map_err(|e| status::of_field(&e))?;
-        let page = Page::new(page_size, &page_token).map_err(|e| status::of_field(&e))?;
-        let found = manager.failures(&id, page.after.unwrap_or(0), page.size + 1).await;
-        let (mut failures, total) = found.map_err(|e| status::of_manager(&e))?;
-        let next_page_token = page.cut(&mut failures);
+        let (generation, token) = page::of_list(&page_token).map_err(|e| status::of_field(&e))?;
+        let page = Page::new(page_size, token).map_err(|e| status::of_field(&e))?;
+        let found = manager.failures(&id, generation, page.after.unwrap_or(0), page.size + 1).await;
+        let (list, mut failures) = found.map_err(|e| status::of_manager(&e))?;
+        let total = list.count;
+        let next_page_token = page::in_list(list.generation, &page.cut(&mut failures));
         let failures = failures.into_iter().map(|(_, failure)| convert::failure(failure)).collect();
         Ok(Response::new(v1::ListFailuresResponse { failures, next_page_token, total }))
     }

@@ -52,7 +52,13 @@ pub(crate) async fn run(bench: &Bench) -> Result<Section> {
                 "watchers: round {round} of {rounds}, {watchers} watchers, {connections} connections"
             ));
             let run = watch(bench, *watchers, *connections).await?;
-            bench.say(&format!("  {} saw LOADED; {:.0} MB", run.seen.loaded, run.peak));
+            bench.say(&format!(
+                "  {} saw LOADED; peak {:.0} MB; p99 of StartLoad {:.1} ms, idle {:.1} ms",
+                run.seen.loaded,
+                run.peak,
+                p99(&run.meanwhile),
+                p99(&run.idle)
+            ));
             runs.push(run);
         }
     }
@@ -156,10 +162,7 @@ fn report(kinds: &[Kind; 3]) -> Section {
 
     let all = kinds.iter().all(|kind| kind.runs.iter().all(|run| run.seen.loaded == kind.watchers));
     let (peak_shared, peak_own) = (shared.over(|run| run.peak), own.over(|run| run.peak));
-    let slower = |kind: &Kind| {
-        let p99 = |times: &[Duration]| percentile(&milliseconds(times), 99.0);
-        kind.over(|run| p99(&run.meanwhile) / p99(&run.idle))
-    };
+    let slower = |kind: &Kind| kind.over(|run| p99(&run.meanwhile) / p99(&run.idle));
     let (slower_shared, slower_own) = (slower(shared), slower(own));
     section.bars(&[
         ("every watcher gets the terminal state", if all { "all" } else { "not all" }.to_owned(), all),
@@ -185,6 +188,10 @@ fn report(kinds: &[Kind; 3]) -> Section {
     curves.extend(names.iter().zip(&pools).map(|(name, times)| (name.as_str(), times.as_slice())));
     section.plot(&title, plot::percentiles(&title, &curves));
     section
+}
+
+fn p99(times: &[Duration]) -> f64 {
+    percentile(&milliseconds(times), 99.0)
 }
 
 impl Kind {

@@ -236,6 +236,30 @@ async fn the_admin_port_answers_probes_and_scrapes() -> Result<()> {
 }
 
 #[tokio::test]
+async fn logs_are_json_lines_within_the_span_of_their_load() -> Result<()> {
+    let sandbox = Sandbox::new()?;
+    let mut sidecar = Setup::alone(&sandbox).argument("--log-format").argument("json").start().await?;
+    sidecar.start_load(load("a", "/some/path", 1)).await?;
+    sidecar.in_state("a", State::Waiting).await?;
+    assert!(sidecar.terminate().await?.success());
+    let log = sidecar.log();
+    let lines: Vec<serde_json::Value> =
+        log.lines().map(serde_json::from_str).collect::<Result<_, _>>().with_context(|| log.clone())?;
+    for line in &lines {
+        assert!(line["timestamp"].is_string() && line["level"].is_string(), "{line}");
+        assert!(line["message"].is_string() && line["target"].is_string(), "{line}");
+    }
+    let change = lines.iter().find(|line| line["message"] == "load changed state").context("no change")?;
+    assert_eq!((&change["from"], &change["to"]), (&"Queued".into(), &"Waiting".into()), "{change}");
+    let span = &change["span"];
+    assert_eq!(
+        (&span["name"], &span["id"], &span["path"]),
+        (&"load".into(), &"a".into(), &"/some/path".into())
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn oversize_requests_are_refused_and_others_served() -> Result<()> {
     let sandbox = Sandbox::new()?;
     let sidecar = Setup::alone(&sandbox).start().await?;

@@ -1,14 +1,19 @@
 //! kill -9, SIGTERM and restarts: nothing acknowledged is lost, the load goes on by itself, nothing is left.
 
+use crate::outcome::{assert_honest, wish};
 use crate::support::{assert_attempts, assert_in_order, assert_nothing_works_on, cancel, changes};
 use crate::support::{job_service, live_jobs, loaders, rough, watch_until};
 use alluxio_client::JobStatus;
 use alluxio_preload_api::client::{Client, ClientConfig, Update, WatchOptions};
 use alluxio_preload_api::v1::load::State;
-use alluxio_preload_api::v1::{Load, WatchLoadRequest};
+use alluxio_preload_api::v1::{Load, StartLoadRequest, WatchLoadRequest};
 use anyhow::{Context, Result, ensure};
-use preload_tests::{Cluster, Data, Exit, Setup, Sidecar, load, processes, wait};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use preload_tests::processes::{self, Process};
+use preload_tests::{Cluster, Data, Exit, Proxy, Setup, Sidecar, load, wait};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::time::{Duration, SystemTime};
 use tonic::Code;
 
@@ -16,30 +21,58 @@ const SMALL: u64 = 16 * 1024;
 /// A stop ends the command (5 s of grace), its jobs (5 s) and open connections (5 s) one after the other.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
+/// A way through the states.
+#[derive(Debug, Clone, Copy)]
+struct Course {
+    files: usize,
+    replicas: u32,
+    /// One of the files goes from the under file system before the load begins.
+    gone: bool,
+    end: State,
+}
+
+const STRAIGHT: Course = Course { files: 8, replicas: 1, gone: false, end: State::Loaded };
+
 /// Fresh data, and a sidecar of its own that loads them.
-async fn loading<'a>(cluster: &'a Cluster, name: &str, files: usize) -> Result<(Data, Sidecar<'a>, Load)> {
-    let data = cluster.data(name)?;
-    data.files(files, SMALL)?;
+async fn loading<'a>(cluster: &'a Cluster, name: &str, course: Course) -> Result<(Data, Sidecar<'a>, Load)> {
+    let data = course.data(cluster, name).await?;
     let sidecar = Sidecar::start(cluster, &[] as &[&str]).await?;
-    let started = sidecar.start_load(load("a", data.path(), 1)).await?;
+    let started = sidecar.start_load(course.request("a", &data)?).await?;
     Ok((data, sidecar, started))
+}
+
+impl Course {
+    async fn data(self, cluster: &Cluster, name: &str) -> Result<Data> {
+        let data = cluster.data(name)?;
+        data.files(self.files, SMALL)?;
+        if self.gone {
+            // Alluxio knows it, and cannot load it.
+            cluster.oracle().tree(data.path()).await?;
+            fs::remove_file(data.ufs().join("f00000"))?;
+        }
+        Ok(data)
+    }
+
+    fn request(self, id: &str, data: &Data) -> Result<StartLoadRequest> {
+        wish(id, data.path(), self.replicas, |spec| spec.max_attempts = if self.gone { 1 } else { 3 })
+    }
+
+    /// It ends as if nothing had happened: in order, without another attempt, and leaves nothing.
+    async fn ends_well(self, cluster: &Cluster, sidecar: &Sidecar<'_>, path: &str) -> Result<Load> {
+        let ended = sidecar.in_state("a", self.end).await?;
+        assert_in_order(&ended)?;
+        assert_attempts(&ended)?;
+        assert_honest(cluster, sidecar, &ended).await?;
+        assert_nothing_works_on(cluster, path).await?;
+        ensure!(sidecar.descendants()?.is_empty(), "children are left: {:?}", sidecar.descendants()?);
+        Ok(ended)
+    }
 }
 
 /// The load is LOADING, and its command has jobs in the job service.
 async fn has_jobs(cluster: &Cluster, path: &str) -> Result<()> {
     let jobs = async || Ok((!live_jobs(cluster, path).await?.is_empty()).then_some(()));
     wait::until("jobs of the command", wait::LIMIT, jobs).await
-}
-
-/// It ends LOADED as if nothing had happened: in order, without another attempt, and leaves nothing.
-async fn ends_well(cluster: &Cluster, sidecar: &Sidecar<'_>, path: &str) -> Result<Load> {
-    let loaded = sidecar.in_state("a", State::Loaded).await?;
-    assert_in_order(&loaded)?;
-    assert_attempts(&loaded)?;
-    cluster.oracle().assert_loaded(path, 1).await?;
-    assert_nothing_works_on(cluster, path).await?;
-    ensure!(sidecar.descendants()?.is_empty(), "children are left: {:?}", sidecar.descendants()?);
-    Ok(loaded)
 }
 
 /// `now` is `before`, some changes later: nothing that was told is taken back.
@@ -56,45 +89,66 @@ fn assert_continues(before: &Load, now: &Load) -> Result<()> {
 
 #[tokio::test]
 async fn killed_after_each_transition() -> Result<()> {
+    let points = killed_after_each(STRAIGHT).await?;
+    assert_eq!(points.iter().filter(|(from, _)| *from == State::Loading).count(), 1);
+    Ok(())
+}
+
+/// The plain command leaves out second copies, so that there is a second run.
+#[tokio::test]
+async fn killed_after_each_transition_of_a_load_that_is_topped_up() -> Result<()> {
+    let points = killed_after_each(Course { files: 100, replicas: 2, ..STRAIGHT }).await?;
+    assert!(points.contains(&(State::Verifying, State::Loading)), "{points:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn killed_after_each_transition_of_a_load_that_fails() -> Result<()> {
+    let points = killed_after_each(Course { gone: true, end: State::Failed, ..STRAIGHT }).await?;
+    assert_eq!(points.last(), Some(&(State::Verifying, State::Failed)));
+    Ok(())
+}
+
+/// Learns the changes of state of the course, then kills a sidecar after each of them. Gives the changes.
+async fn killed_after_each(course: Course) -> Result<Vec<(State, State)>> {
     let cluster = rough().await?;
-    let (data, sidecar, _) = loading(cluster, "crash-learn", 8).await?;
-    let mut loaded = ends_well(cluster, &sidecar, data.path()).await?;
+    let (data, sidecar, _) = loading(cluster, "crash-learn", course).await?;
+    let mut ended = course.ends_well(cluster, &sidecar, data.path()).await?;
     // Not the course with a command that Alluxio failed.
     for id in ["b", "c", "d"] {
-        if loaded.attempt > 1 {
-            let data = cluster.data("crash-learn")?;
-            data.files(8, SMALL)?;
-            sidecar.start_load(load(id, data.path(), 1)).await?;
-            loaded = sidecar.in_state(id, State::Loaded).await?;
+        if ended.attempt > 1 {
+            let data = course.data(cluster, "crash-learn").await?;
+            sidecar.start_load(course.request(id, &data)?).await?;
+            ended = sidecar.in_state(id, course.end).await?;
         }
     }
     drop(sidecar);
-    let learned = changes(&loaded);
+    let learned = changes(&ended);
     let mut points = Vec::new();
     while let Some(change) = learned.get(points.len()) {
-        let killed = killed_after(cluster, points.len()).await;
+        let killed = killed_after(cluster, course, points.len()).await;
         points.push(killed.with_context(|| format!("killed after {change:?}"))?);
     }
     assert_eq!(points.len(), learned.len());
     assert_eq!(points, learned);
-    Ok(())
+    Ok(points)
 }
 
-async fn killed_after(cluster: &Cluster, point: usize) -> Result<(State, State)> {
-    let (data, mut sidecar, started) = loading(cluster, "crash", 8).await?;
+async fn killed_after(cluster: &Cluster, course: Course, point: usize) -> Result<(State, State)> {
+    let (data, mut sidecar, started) = loading(cluster, "crash", course).await?;
     let seen = watch_until(&sidecar, "a", |load| load.transitions.len() > point).await?;
     sidecar.kill9().await?;
     sidecar.restart().await?;
     let back = sidecar.get_load("a").await?;
     assert_continues(&started, &seen)?;
     assert_continues(&seen, &back)?;
-    if seen.state() == State::Loaded {
+    if seen.state() == course.end {
         assert_eq!(back, seen);
     } else {
         ensure!(back.sequence > seen.sequence, "a number was used twice: {seen:?}, then {back:?}");
     }
-    let loaded = ends_well(cluster, &sidecar, data.path()).await?;
-    assert_continues(&back, &loaded)?;
+    let ended = course.ends_well(cluster, &sidecar, data.path()).await?;
+    assert_continues(&back, &ended)?;
     sidecar.assert_no_errors()?;
     Ok(changes(&seen)[point])
 }
@@ -102,11 +156,11 @@ async fn killed_after(cluster: &Cluster, point: usize) -> Result<(State, State)>
 #[tokio::test]
 async fn killed_right_after_an_answer() -> Result<()> {
     let cluster = rough().await?;
-    let (data, mut sidecar, started) = loading(cluster, "crash-start", 8).await?;
+    let (data, mut sidecar, started) = loading(cluster, "crash-start", STRAIGHT).await?;
     sidecar.kill9().await?;
     sidecar.restart().await?;
     assert_continues(&started, &sidecar.get_load("a").await?)?;
-    let loaded = ends_well(cluster, &sidecar, data.path()).await?;
+    let loaded = STRAIGHT.ends_well(cluster, &sidecar, data.path()).await?;
 
     sidecar.kill9().await?;
     sidecar.restart().await?;
@@ -123,6 +177,9 @@ async fn killed_right_after_an_answer() -> Result<()> {
     assert_continues(&cancelling, &cancelled)?;
     assert_in_order(&cancelled)?;
     assert_nothing_works_on(cluster, data.path()).await?;
+    sidecar.kill9().await?;
+    sidecar.restart().await?;
+    assert_eq!(sidecar.get_load("b").await?, cancelled, "a load that was cancelled stays as it is");
     sidecar.assert_no_errors()
 }
 
@@ -130,7 +187,7 @@ async fn killed_right_after_an_answer() -> Result<()> {
 #[tokio::test]
 async fn killed_while_loading() -> Result<()> {
     let cluster = rough().await?;
-    let (data, mut sidecar, _) = loading(cluster, "crash-loading", 300).await?;
+    let (data, mut sidecar, _) = loading(cluster, "crash-loading", Course { files: 300, ..STRAIGHT }).await?;
     has_jobs(cluster, data.path()).await?;
     let before = watch_until(&sidecar, "a", |load| load.state() == State::Loading).await?;
     let family = sidecar.descendants()?;
@@ -158,8 +215,58 @@ async fn killed_while_loading() -> Result<()> {
     let live = job_service(cluster).jobs(&[JobStatus::Created, JobStatus::Running]).await?;
     let left: Vec<_> = live.iter().filter(|job| jobs.contains(&job.id)).collect();
     assert!(left.is_empty(), "jobs of the first command are left: {left:?}");
-    ends_well(cluster, &sidecar, data.path()).await?;
+    STRAIGHT.ends_well(cluster, &sidecar, data.path()).await?;
     sidecar.assert_no_errors()
+}
+
+/// The sidecar and the supervisor that would have ended the command, at once: the next start finds it.
+#[tokio::test]
+async fn killed_with_its_supervisor() -> Result<()> {
+    let cluster = rough().await?;
+    let (data, mut sidecar, _) = loading(cluster, "crash-both", Course { files: 300, ..STRAIGHT }).await?;
+    has_jobs(cluster, data.path()).await?;
+    let (supervisors, command) = supervisors_and_commands(&sidecar)?;
+    for process in &supervisors {
+        kill(Pid::from_raw(i32::try_from(process.pid)?), Signal::SIGSTOP)?;
+    }
+    sidecar.kill9().await?;
+    for process in &supervisors {
+        kill(Pid::from_raw(i32::try_from(process.pid)?), Signal::SIGKILL)?;
+    }
+    let alive = || processes::all().into_iter().filter(|p| command.iter().any(|c| c.pid == p.pid)).count();
+    ensure!(alive() > 0, "the command ended by itself, which proves nothing");
+    sidecar.restart().await?;
+    assert_eq!(alive(), 0, "the command of the sidecar that was killed still runs");
+    STRAIGHT.ends_well(cluster, &sidecar, data.path()).await?;
+    sidecar.assert_no_errors()
+}
+
+/// Its command goes with it, and counts as one that failed.
+#[tokio::test]
+async fn a_supervisor_that_is_killed_alone() -> Result<()> {
+    let cluster = rough().await?;
+    let (data, sidecar, _) = loading(cluster, "crash-leash", Course { files: 300, ..STRAIGHT }).await?;
+    has_jobs(cluster, data.path()).await?;
+    let (supervisors, command) = supervisors_and_commands(&sidecar)?;
+    for process in &supervisors {
+        kill(Pid::from_raw(i32::try_from(process.pid)?), Signal::SIGKILL)?;
+    }
+    let loaded = STRAIGHT.ends_well(cluster, &sidecar, data.path()).await?;
+    let left: Vec<_> = processes::all().into_iter().filter(|p| command.contains(p)).collect();
+    ensure!(left.is_empty(), "processes are left: {left:?}");
+    let why = loaded.transitions.iter().find(|change| change.from() == State::Loading);
+    let why = why.context("it never loaded")?.message.clone();
+    ensure!(why.contains("supervisor was killed by signal 9"), "{why}");
+    sidecar.assert_no_errors()
+}
+
+/// What the sidecar started.
+fn supervisors_and_commands(sidecar: &Sidecar<'_>) -> Result<(Vec<Process>, Vec<Process>)> {
+    let family = sidecar.descendants()?;
+    let (supervisors, command): (Vec<_>, Vec<_>) =
+        family.into_iter().partition(|process| process.command.contains(" supervise "));
+    ensure!(!supervisors.is_empty() && !command.is_empty(), "no command runs");
+    Ok((supervisors, command))
 }
 
 /// Marsaglia's xorshift64: a seed that is printed gives the same moments again.
@@ -246,7 +353,7 @@ async fn killed_again_and_again() -> Result<()> {
 #[tokio::test]
 async fn terminated_while_loading() -> Result<()> {
     let cluster = rough().await?;
-    let (data, mut sidecar, _) = loading(cluster, "terminate", 200).await?;
+    let (data, mut sidecar, _) = loading(cluster, "terminate", Course { files: 200, ..STRAIGHT }).await?;
     has_jobs(cluster, data.path()).await?;
     let request = || WatchLoadRequest { load_id: "a".to_owned(), ..WatchLoadRequest::default() };
     let mut watch = sidecar.client()?.watch_load(request()).await?.into_inner();
@@ -268,7 +375,7 @@ async fn terminated_while_loading() -> Result<()> {
     drop(unread);
 
     sidecar.restart().await?;
-    let loaded = ends_well(cluster, &sidecar, data.path()).await?;
+    let loaded = STRAIGHT.ends_well(cluster, &sidecar, data.path()).await?;
     assert_continues(&before, &loaded)?;
     sidecar.assert_no_errors()
 }
@@ -277,7 +384,8 @@ async fn terminated_while_loading() -> Result<()> {
 #[tokio::test]
 async fn terminated_while_alluxio_is_silent() -> Result<()> {
     let cluster = rough().await?;
-    let (data, mut sidecar, _) = loading(cluster, "terminate-silent", 100).await?;
+    let (data, mut sidecar, _) =
+        loading(cluster, "terminate-silent", Course { files: 100, ..STRAIGHT }).await?;
     has_jobs(cluster, data.path()).await?;
     watch_until(&sidecar, "a", |load| load.state() == State::Loading).await?;
     sidecar.kill9().await?;
@@ -299,7 +407,7 @@ async fn terminated_while_alluxio_is_silent() -> Result<()> {
 #[tokio::test]
 async fn a_watch_goes_on_across_restarts() -> Result<()> {
     let cluster = rough().await?;
-    let (data, mut sidecar, _) = loading(cluster, "watch-restart", 100).await?;
+    let (data, mut sidecar, _) = loading(cluster, "watch-restart", Course { files: 100, ..STRAIGHT }).await?;
     let client = Client::new(ClientConfig::new(sidecar.address().parse()?))?;
     let watching = async {
         let mut watch = client.watch_load("a", WatchOptions::default());
@@ -327,6 +435,47 @@ async fn a_watch_goes_on_across_restarts() -> Result<()> {
         assert_continues(&pair[0], &pair[1])?;
     }
     assert_eq!(loads.last().context("a load")?.state(), State::Loaded);
-    ends_well(cluster, &sidecar, data.path()).await?;
+    STRAIGHT.ends_well(cluster, &sidecar, data.path()).await?;
+    sidecar.assert_no_errors()
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_across_cuts_of_the_network() -> Result<()> {
+    let cluster = rough().await?;
+    let (data, sidecar, _) = loading(cluster, "watch-cut", Course { files: 200, ..STRAIGHT }).await?;
+    let proxy = Proxy::start(cluster.sandbox().free_address(), sidecar.address()).await?;
+    let client = Client::new(ClientConfig::new(proxy.address().parse()?))?;
+    let mut watch = client.watch_load("a", WatchOptions::default());
+    let (mut loads, mut cuts, mut lost) = (Vec::<Load>::new(), 0, 0);
+    let watching = async {
+        while let Some(update) = watch.next().await {
+            match update? {
+                Update::Load(load) => {
+                    // Once before the load runs, twice while it does.
+                    let wanted = if load.state() == State::Loading { 3 } else { 1 };
+                    loads.push(*load);
+                    if cuts < wanted {
+                        cuts += 1;
+                        proxy.cut().await;
+                    }
+                }
+                // Refused once more before the network is whole again.
+                Update::Lost { .. } => {
+                    lost += 1;
+                    if lost % 2 == 0 {
+                        proxy.mend().await?;
+                    }
+                }
+            }
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(2 * wait::LIMIT, watching).await.context("the watch hangs")??;
+    assert_eq!((cuts, lost >= 6), (3, true), "{lost} breaks were noticed");
+    for pair in loads.windows(2) {
+        assert_continues(&pair[0], &pair[1])?;
+    }
+    assert_eq!(loads.last().context("a load")?, &sidecar.get_load("a").await?);
+    STRAIGHT.ends_well(cluster, &sidecar, data.path()).await?;
     sidecar.assert_no_errors()
 }

@@ -5,7 +5,7 @@ use crate::outcome::{
     PATIENCE, assert_honest, begin, ended, failed, failures, half_way, loaded, loadings, reaches, shown,
     visited, wait_at_most, waits, wish,
 };
-use crate::support::job_service;
+use crate::support::{assert_nothing_works_on, job_service, rough};
 use alluxio_client::JobStatus;
 use alluxio_preload_api::v1::load::{Reason, State};
 use alluxio_preload_api::v1::{Load, WatchLoadRequest};
@@ -261,6 +261,9 @@ async fn the_master_comes_and_goes_and_becomes_another() -> Result<()> {
     sidecar.restart().await?;
     let stale = sidecar.reaches("second", |load| load.state() == State::Stale).await?;
     assert_eq!(stale.reason(), Reason::ClusterChanged);
+    sidecar.kill9().await?;
+    sidecar.restart().await?;
+    assert_eq!(sidecar.get_load("second").await?, stale, "what was withdrawn stays withdrawn");
     sidecar.assert_no_errors()
 }
 
@@ -300,7 +303,7 @@ async fn last_of(mut stream: Streaming<Load>) -> Result<Load> {
 
 #[tokio::test]
 async fn a_command_killed_from_outside_is_run_again() -> Result<()> {
-    let cluster = shared().await?;
+    let cluster = rough().await?;
     let data = cluster.data("killed")?;
     data.files(300, 16 * KIB)?;
     let tree = cluster.oracle().tree(data.path()).await?;
@@ -310,7 +313,7 @@ async fn a_command_killed_from_outside_is_run_again() -> Result<()> {
     let command = command_of(&sidecar, data.path())?.context("the command runs")?;
     kill(Pid::from_raw(i32::try_from(command.pid)?), Signal::SIGKILL)?;
     let load = loaded(&sidecar, "killed").await?;
-    assert_eq!(load.attempt, 2, "{}", shown(&load));
+    assert!(load.attempt > 1, "{}", shown(&load));
     cluster.oracle().assert_loaded(data.path(), 1).await?;
     sidecar.assert_no_errors()
 }
@@ -322,6 +325,26 @@ fn command_of(sidecar: &Sidecar<'_>, path: &str) -> Result<Option<processes::Pro
             && process.command.ends_with(path)
     };
     Ok(sidecar.descendants()?.into_iter().find(is_it))
+}
+
+/// The command hangs, its jobs do not: it is stopped when nothing moves any more, and the data are judged.
+#[tokio::test]
+async fn a_command_that_hangs_is_stopped() -> Result<()> {
+    let cluster = rough().await?;
+    let data = cluster.data("hangs")?;
+    data.files(200, 16 * KIB)?;
+    let tree = cluster.oracle().tree(data.path()).await?;
+    let sidecar = Sidecar::start(cluster, &["--stall-after", "3s"]).await?;
+    begin(&sidecar, "hangs", data.path(), 1).await?;
+    half_way(&sidecar, "hangs", &tree, 1).await?;
+    let command = command_of(&sidecar, data.path())?.context("the command runs")?;
+    kill(Pid::from_raw(i32::try_from(command.pid)?), Signal::SIGSTOP)?;
+    let load = loaded(&sidecar, "hangs").await?;
+    let why: Vec<_> = load.transitions.iter().filter(|change| change.from() == State::Loading).collect();
+    assert_eq!(why[0].message, "distributedLoad made no progress for 3s and was stopped");
+    cluster.oracle().assert_loaded(data.path(), 1).await?;
+    assert_nothing_works_on(cluster, data.path()).await?;
+    sidecar.assert_no_errors()
 }
 
 #[tokio::test]

@@ -74,6 +74,27 @@ async fn data_larger_than_the_cache_evict_nothing() -> Result<()> {
     sidecar.assert_no_errors()
 }
 
+#[tokio::test]
+async fn what_may_evict_takes_the_room_of_others() -> Result<()> {
+    // 64 MiB in all.
+    let options = Options { worker_quota: 32 * MIB, block_size: MIB, ..Options::default() };
+    let cluster = Cluster::start(options).await?;
+    let sidecar = Sidecar::start(&cluster, &NO_ARGUMENTS).await?;
+    let others = cluster.data("others")?;
+    others.files(40, MIB)?;
+    begin(&sidecar, "others", others.path(), 1).await?;
+    loaded(&sidecar, "others").await?;
+
+    let data = cluster.data("may-evict")?;
+    data.files(40, MIB)?;
+    sidecar.start_load(wish("may", data.path(), 1, |spec| spec.allow_evict = true)?).await?;
+    loaded(&sidecar, "may").await?;
+    cluster.oracle().assert_loaded(data.path(), 1).await?;
+    let left = cluster.oracle().copies(others.path()).await?;
+    ensure!(left.missing(1).len() >= 16, "nothing was evicted: 80 MiB in 64 MiB?");
+    sidecar.assert_no_errors()
+}
+
 async fn one_of_is_loaded(sidecar: &Sidecar<'_>, ids: &[&str]) -> Result<Load> {
     wait::until(&format!("one of {ids:?} to be loaded"), PATIENCE, async || {
         for id in ids {
@@ -282,6 +303,11 @@ async fn a_file_that_is_still_being_written_is_named() -> Result<()> {
     let (written, judged) = tokio::join!(writing, judging);
     judged?;
     written?.success()?;
+    // Alluxio writes it to the under file system, with which the oracle compares, some time after its end.
+    wait::until("the file in the under file system", wait::LIMIT, async || {
+        Ok((fs::metadata(data.ufs().join("open"))?.len() == 3000).then_some(()))
+    })
+    .await?;
     begin(&sidecar, "closed", data.path(), 1).await?;
     let load = loaded(&sidecar, "closed").await?;
     assert_eq!(load.progress.context("progress")?.files_cached, 4);

@@ -23,6 +23,7 @@
 //! - [`Data`]: files to load. [`Oracle`]: what really is on the workers' disks.
 //! - [`Sandbox`]: a loopback network and a directory; [`Leash`]: one process. Both vanish with the test
 //!   process, also when that is killed with SIGKILL.
+//! - [`Proxy`]: a network that a test can cut.
 //! - [`grpcurl`], [`Authority`] for TLS, [`processes`] for what runs, [`wait::until`] for conditions.
 //!
 //! Invariants: everything binds 127.x.y.z addresses that no other run has; no test depends on another; a
@@ -36,6 +37,7 @@ pub mod leash;
 pub mod oracle;
 pub mod prerequisites;
 pub mod processes;
+pub mod proxy;
 pub mod sandbox;
 pub mod sidecar;
 pub mod wait;
@@ -48,5 +50,6 @@ pub use data::{Data, ODD_NAMES};
 pub use grpcurl::grpcurl;
 pub use leash::{Exit, Leash};
 pub use oracle::{Copies, Oracle};
+pub use proxy::Proxy;
 pub use sandbox::{Output, Sandbox};
 pub use sidecar::{Setup, Sidecar, load};

@@ -31,6 +31,15 @@ pub struct Wish {
     pub direct_cache: bool,
 }
 
+/// What a run has told so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Told {
+    /// It has said something of its own: its JVM is up, and it submits its jobs.
+    pub began: bool,
+    /// Its id in the job service; the submission is over.
+    pub job_control_id: Option<i64>,
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct End {
@@ -38,12 +47,11 @@ pub struct End {
     pub output: Output,
 }
 
-/// Runs the command to its end, or ends it when `stop` is cancelled. Tells its id in the job service to
-/// `submitted` as soon as it is known.
+/// Runs the command to its end, or ends it when `stop` is cancelled. What it says goes to `told` at once.
 pub async fn run(
     launcher: &Launcher,
     wish: &Wish,
-    submitted: &watch::Sender<Option<i64>>,
+    told: &watch::Sender<Told>,
     stop: &CancellationToken,
 ) -> Result<End, ProcessError> {
     let mut arguments: Vec<OsString> =
@@ -59,9 +67,15 @@ pub async fn run(
         &program,
         |line| {
             tracing::debug!(target: "alluxio_command", "{}", String::from_utf8_lossy(line));
-            if let Line::Submitted { job_control_id } = output.read(line) {
-                submitted.send_replace(Some(job_control_id));
-            }
+            let line = output.read(line);
+            told.send_if_modified(|told| {
+                let before = *told;
+                told.began |= line != Line::Noise;
+                if let Line::Submitted { job_control_id } = line {
+                    told.job_control_id = Some(job_control_id);
+                }
+                *told != before
+            });
         },
         stop,
     )
@@ -95,6 +109,14 @@ pub async fn causes(
 }
 
 impl End {
+    /// It failed before any work was submitted. Now and then the job master's own connection to the master is
+    /// "not authenticated", and it fails the next command or two (seen with 2.9.3).
+    #[must_use]
+    pub fn was_refused(&self) -> bool {
+        let failed = matches!(self.exit, Exit::Code(code) if code != 0);
+        failed && !self.output.worked && !self.output.path_missing
+    }
+
     /// One sentence when the command itself says that it did not do its work; else empty.
     #[must_use]
     pub fn complaint(&self) -> String {

@@ -27,6 +27,8 @@ pub enum Line {
     PathMissing,
     /// This Alluxio has no such command.
     UnknownCommand,
+    /// Nothing of the command's own: an empty line, or the JVM about itself.
+    Noise,
     Other,
 }
 
@@ -37,6 +39,8 @@ pub struct Output {
     pub summary: Option<(u64, u64)>,
     pub path_missing: bool,
     pub unknown_command: bool,
+    /// It told of work that was submitted or done.
+    pub worked: bool,
     last: VecDeque<String>,
 }
 
@@ -45,16 +49,15 @@ impl Output {
     pub fn read(&mut self, bytes: &[u8]) -> Line {
         let text = String::from_utf8_lossy(bytes);
         let line = parse(&text);
+        self.worked |= matches!(line, Line::Submitted { .. } | Line::Loaded | Line::Summary { .. });
         match line {
             Line::Submitted { job_control_id } => self.job_control_id = Some(job_control_id),
             Line::Summary { completed, failed } => self.summary = Some((completed, failed)),
             Line::PathMissing => self.path_missing = true,
             Line::UnknownCommand => self.unknown_command = true,
-            Line::Loaded | Line::Other => {}
+            Line::Loaded | Line::Noise | Line::Other => {}
         }
-        // The JVM says on stderr that it saw _JAVA_OPTIONS; that is our own doing.
-        let noise = text.trim().is_empty() || text.starts_with("Picked up _JAVA_OPTIONS");
-        if line != Line::Loaded && !noise {
+        if !matches!(line, Line::Loaded | Line::Noise) {
             if self.last.len() == LAST_LINES {
                 self.last.pop_front();
             }
@@ -73,6 +76,10 @@ impl Output {
 
 fn parse(text: &str) -> Line {
     let text = text.trim_end();
+    // The JVM says on stderr that it saw _JAVA_OPTIONS; that is our own doing.
+    if text.is_empty() || text.starts_with("Picked up _JAVA_OPTIONS") {
+        return Line::Noise;
+    }
     if let Some((_, id)) = text.split_once("jobControlId = ") {
         // "Finished running the command, jobControlId = N" names it once more.
         return id.trim().parse().map_or(Line::Other, |job_control_id| Line::Submitted { job_control_id });
@@ -123,7 +130,7 @@ mod tests {
     #[test]
     fn alluxio_2_9_3_all_well() {
         let output = read(include_str!("../../fixtures/alluxio-2.9.3/ok.txt"));
-        assert!(output.job_control_id.is_some());
+        assert!(output.worked && output.job_control_id.is_some());
         assert_eq!(output.summary, Some((10, 0)));
     }
 
@@ -146,9 +153,16 @@ mod tests {
     }
 
     #[test]
+    fn alluxio_2_9_3_is_refused_by_its_job_master() {
+        let output = read(include_str!("../../fixtures/alluxio-2.9.3/not-authenticated.txt"));
+        assert!(!output.worked && !output.path_missing && !output.unknown_command);
+        assert!(output.tail(1).contains("is not authenticated for call"));
+    }
+
+    #[test]
     fn alluxio_2_7_3_counts_batches() {
         let output = read(include_str!("../../fixtures/alluxio-2.7.3/ok.txt"));
-        assert_eq!((output.job_control_id, output.summary), (None, Some((1, 0))));
+        assert_eq!((output.worked, output.job_control_id, output.summary), (true, None, Some((1, 0))));
         let output = read(include_str!("../../fixtures/alluxio-2.7.3/failed-files.txt"));
         assert_eq!(output.summary, Some((0, 1)));
         assert!(output.tail(9).contains("FileNotFoundException"));

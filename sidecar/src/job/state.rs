@@ -62,7 +62,7 @@ pub enum Event {
         message: String,
         /// Only copies of blocks that have one are added; does not count as an attempt.
         top_up: bool,
-        /// The attempt that a restart of the sidecar or a shut gate interrupted goes on.
+        /// The attempt goes on that a restart of the sidecar cut short, or the job service refused.
         resumed: bool,
         remnant: Remnant,
     },

@@ -103,6 +103,21 @@ fn a_restart_takes_no_time_away() {
 }
 
 #[test]
+fn a_listing_is_no_waiting_unless_it_failed() {
+    let at = |s| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(s);
+    let shut = || Event::GateShut { reason: Reason::NotEnoughRoom, message: String::new() };
+    for (totals_exact, left) in [(true, 500), (false, 200)] {
+        let mut job = job();
+        job.apply(Event::Admitted, at(0)).unwrap();
+        job.apply(shut(), at(0)).unwrap();
+        job.apply(opened(), at(90)).unwrap();
+        job.advance(Count { totals_exact, ..Count::default() }, at(390));
+        job.apply(shut(), at(390)).unwrap();
+        assert_eq!(job.wait_left(at(400)), Duration::from_secs(left));
+    }
+}
+
+#[test]
 fn nothing_is_cancelled_without_a_wish() {
     for state in State::ALL {
         assert!(state.next(&Event::Cancelled, false).is_err());

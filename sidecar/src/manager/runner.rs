@@ -4,6 +4,7 @@
 //! VERIFYING after each. A restart of the sidecar comes in at WAITING again; what is cached is not loaded
 //! twice, because the listing counts it.
 
+mod attempt;
 mod listing;
 mod loading;
 mod waiting;
@@ -17,7 +18,7 @@ use std::{
 use alluxio_client::{Client, Error, Worker};
 use tokio::time::{Instant, timeout};
 
-use self::loading::Attempt;
+use self::attempt::Attempt;
 use super::{
     Manager,
     live::{ChangeError, Live},
@@ -34,6 +35,11 @@ use crate::{
 /// Between two looks at a shut gate: quick at first, so that a cluster that just comes up is not kept waiting.
 const FIRST_LOOK: Duration = Duration::from_millis(200);
 const LAST_LOOK: Duration = Duration::from_secs(2);
+
+/// Commands in a row that submitted nothing and do not count as attempts, and the pause before the first of
+/// them is run again; each pause is twice as long as the one before.
+const MAX_REFUSALS: u32 = 5;
+const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long the job service may be silent before a cancelled load ends without its word. Jobs do not
 /// survive their job master, so none is left then.
@@ -143,13 +149,16 @@ impl Runner {
     ) -> Result<Option<Shut>, Stop> {
         let mut next = first;
         let mut survey = survey;
+        let mut refusals = 0;
         loop {
             let mut causes = HashMap::new();
             if let Some(attempt) = next {
-                match self.load(attempt, &survey).await? {
-                    Ok(found) => causes = found,
+                let ran = match self.load(attempt, &survey).await? {
+                    Ok(ran) => ran,
                     Err(shut) => return Ok(Some(shut)),
-                }
+                };
+                refusals = if ran.refused { refusals + 1 } else { 0 };
+                causes = ran.causes;
                 *loaded_at = Some(Instant::now());
             }
             match self.verify(*loaded_at, &causes).await? {
@@ -161,9 +170,15 @@ impl Runner {
                 }
                 Verdict::Missing(found, failures) => {
                     self.missing(&found, failures).await?;
-                    let Some(again) = self.next_attempt(&found).await? else {
-                        return Err(self.incomplete(&found));
+                    let again = match next {
+                        Some(refused) if (1..=MAX_REFUSALS).contains(&refusals) => {
+                            self.unless_stopped(tokio::time::sleep(REFUSAL_PAUSE * 2_u32.pow(refusals - 1)))
+                                .await?;
+                            Some(Attempt { resumed: true, top_up: false, ..refused })
+                        }
+                        _ => self.next_attempt(&found).await?,
                     };
+                    let Some(again) = again else { return Err(self.incomplete(&found)) };
                     let need = Some(Need::of(&found));
                     if let Err(shut) = self.unless_stopped(self.gates(need)).await? {
                         return Ok(Some(shut));

@@ -7,7 +7,7 @@
 //! only when the next call, should it take as long as those before, fits into its part of the time; one that
 //! takes much longer is given up.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
 use alluxio_client::{Client, Error, LoadMetadata, Worker};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -70,12 +70,18 @@ fn used(workers: &[Worker]) -> u64 {
     workers.iter().map(|w| w.used_bytes).sum()
 }
 
-/// Publishes progress of `live` until dropped.
-pub(super) async fn run(client: &Client, manager: &Manager, live: &Live, mut baseline: Baseline) {
+/// Publishes progress of `live` until dropped. `begun`: when the loading began, whose time is shared out.
+pub(super) async fn run(
+    client: &Client,
+    manager: &Manager,
+    live: &Live,
+    mut baseline: Baseline,
+    begun: Instant,
+) -> Infallible {
     let mut rate = Rate::default();
-    let mut looks = Source::new(LOOKS, SHORTEST_REST, Duration::ZERO);
+    let mut looks = Source::new(begun, LOOKS, SHORTEST_REST, Duration::ZERO);
     let files = u32::try_from(baseline.exact.files_total).unwrap_or(u32::MAX);
-    let mut counts = Source::new(COUNTS, SHORTEST_COUNT_REST, COUNT_OF_A_FILE.saturating_mul(files));
+    let mut counts = Source::new(begun, COUNTS, SHORTEST_COUNT_REST, COUNT_OF_A_FILE.saturating_mul(files));
     let mut told_of_failure = false;
     loop {
         sleep_until(looks.due.min(counts.due)).await;
@@ -151,8 +157,7 @@ struct Source {
 
 impl Source {
     /// `first`: how long the first call is going to take.
-    fn new(part: u32, shortest_rest: Duration, first: Duration) -> Self {
-        let begun = Instant::now();
+    fn new(begun: Instant, part: u32, shortest_rest: Duration, first: Duration) -> Self {
         let due = begun + shortest_rest.max(first.saturating_mul(part));
         Self { part, shortest_rest, begun, calls: 0, spent: Duration::ZERO, due }
     }
@@ -221,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_source_takes_its_part_of_the_time() {
-        let mut source = Source::new(50, Duration::from_secs(1), Duration::from_millis(100));
+        let mut source = Source::new(Instant::now(), 50, Duration::from_secs(1), Duration::from_millis(100));
         assert_eq!(source.due, source.begun + Duration::from_secs(5));
         for millis in [40, 90, 60, 10, 10, 300, 20] {
             let took = Duration::from_millis(millis);

@@ -73,6 +73,7 @@ pub(super) fn of_manager(error: &ManagerError) -> Status {
         ManagerError::StillLive { .. } => {
             Status::with_error_details(Code::FailedPrecondition, message, info("LOAD_IS_LIVE", []))
         }
+        ManagerError::ListChanged => of_field(&SpecError { field: "page_token", problem: message }),
         ManagerError::Stopping => stopping(),
         ManagerError::NotDriven { .. } => {
             let mut details = info("LOAD_NOT_DRIVEN", []);

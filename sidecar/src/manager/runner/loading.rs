@@ -1,120 +1,44 @@
-//! LOADING: which attempt comes next, and one run of the engine.
+//! LOADING: one run of the engine, from what must be known before it to what it left behind.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, convert::Infallible, future::pending};
 
-use tokio::sync::watch;
+use alluxio_client::Client;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{LAST_LOOK, Runner, SILENT_JOB_SERVICE, Stop, job_service_silent, sampler, unreachable};
+use super::{Runner, SILENT_JOB_SERVICE, Stop, attempt::Attempt, job_service_silent, sampler, unreachable};
 use crate::{
     engine::{
-        distributed_load::{self, Wish},
-        launcher::{Abilities, LauncherError},
-        process::Exit,
+        distributed_load::{self, End, Told, Wish},
+        launcher::Launcher,
+        process::{Exit, ProcessError},
     },
     gates::Shut,
-    human::bytes,
-    job::{EngineKind, Event, Job, Reason, Remnant},
-    manager::sampler::Baseline,
+    human::seconds,
+    job::{EngineKind, Event, Reason, Remnant},
+    manager::{sampler::Baseline, stall},
     survey::Survey,
 };
 
-/// How often the command is asked what it can do before the load fails for want of an answer.
-const PROBES: u32 = 3;
-
-/// What to do about what is missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Attempt {
-    pub(super) direct_cache: bool,
-    pub(super) top_up: bool,
-    pub(super) resumed: bool,
+/// What came of a run.
+pub(super) struct Ran {
+    /// Nothing was even submitted.
+    pub(super) refused: bool,
+    /// Alluxio's words about files that failed, by path.
+    pub(super) causes: HashMap<String, String>,
 }
 
-impl Attempt {
-    /// What a watcher should know about it; nothing about a plain first attempt.
-    fn describe(self, job: &Job) -> String {
-        let most = job.spec.max_attempts;
-        match self {
-            Self { resumed: true, .. } => format!("attempt {} goes on", job.attempt),
-            Self { top_up: true, .. } => "adding the copies that are missing, with --direct-cache".to_owned(),
-            Self { .. } if job.attempt > 0 => format!("attempt {} of {most}", job.attempt + 1),
-            Self { direct_cache: true, .. } => "only copies are missing: using --direct-cache".to_owned(),
-            Self { .. } => String::new(),
-        }
-    }
+/// What ended the wait for a command.
+enum Interruption {
+    /// It has ended by itself.
+    None(Result<End, ProcessError>),
+    Stop(Stop),
+    Stall,
 }
 
 impl Runner {
-    pub(super) fn incomplete(&self, found: &Survey) -> Stop {
-        let attempts = self.job().attempt;
-        Stop::Failed {
-            reason: Reason::Incomplete,
-            message: format!(
-                "{} of {} files ({}) are not loaded after {attempts} attempts; ListFailures names them",
-                found.files_missing(),
-                found.files_total,
-                bytes(found.bytes_missing()),
-            ),
-        }
-    }
-
-    /// How to begin, after a listing that found something missing. `None`: no attempt is left.
-    pub(super) async fn first_attempt(
-        &self,
-        survey: &Survey,
-        resumed: bool,
-    ) -> Result<Option<Attempt>, Stop> {
-        let job = self.job();
-        let direct_cache = survey.lacks_only_copies() && self.abilities().await?.direct_cache;
-        if resumed {
-            return Ok(Some(Attempt { direct_cache, top_up: false, resumed }));
-        }
-        if job.attempt == 0 {
-            self.abilities().await?;
-            return Ok(Some(Attempt { direct_cache, top_up: false, resumed }));
-        }
-        self.next_attempt(survey).await
-    }
-
-    /// What follows a verification that found something missing.
-    pub(super) async fn next_attempt(&self, found: &Survey) -> Result<Option<Attempt>, Stop> {
-        let direct_cache = self.job().spec.replicas.get() > 1 && self.abilities().await?.direct_cache;
-        Ok(next_attempt(&self.job(), found.lacks_only_copies(), direct_cache))
-    }
-
-    /// What the command can do; a load without one ends here.
-    pub(super) async fn abilities(&self) -> Result<Abilities, Stop> {
-        let alluxio = &self.manager.0.alluxio;
-        let missing = |message| Stop::Failed { reason: Reason::CommandMissing, message };
-        let mut tries = 1;
-        let asked = loop {
-            let asked = self.unless_stopped(async { alluxio.launcher().await?.abilities().await }).await?;
-            match asked {
-                // A JVM that did not start on a busy node may start the next time.
-                Err(error) if tries < PROBES && !matches!(error, LauncherError::NotFound { .. }) => {
-                    tracing::warn!(%error, "distributedLoad did not say what it can do; asking again");
-                    tries += 1;
-                    self.unless_stopped(tokio::time::sleep(LAST_LOOK)).await?;
-                }
-                asked => break asked,
-            }
-        };
-        match asked {
-            Ok(abilities) if abilities.distributed_load => Ok(abilities),
-            Ok(_) => Err(missing(
-                "this Alluxio has no distributedLoad; 2.9.3 is the last release that has it".into(),
-            )),
-            Err(error @ LauncherError::NotFound { .. }) => Err(missing(error.to_string())),
-            Err(error) => Err(missing(format!("distributedLoad cannot be asked what it can do: {error}"))),
-        }
-    }
-
-    /// Runs the engine once. Alluxio's words about files that failed come back.
-    pub(super) async fn load(
-        &self,
-        attempt: Attempt,
-        survey: &Survey,
-    ) -> Result<Result<HashMap<String, String>, Shut>, Stop> {
+    /// Runs the engine once.
+    pub(super) async fn load(&self, attempt: Attempt, survey: &Survey) -> Result<Result<Ran, Shut>, Stop> {
         let job = self.job();
         let client = match self.unless_stopped(self.client()).await? {
             Ok(client) => client,
@@ -141,49 +65,8 @@ impl Runner {
         self.apply(Event::LoadingStarted { engine, why, message, top_up, resumed, remnant }).await?;
 
         let wish = Wish { path: job.spec.path.clone(), replicas: job.spec.replicas.get(), direct_cache };
-        let submitted = watch::Sender::new(None);
-        let stop = CancellationToken::new();
         let baseline = Baseline::new(survey, &workers);
-        let mut run = std::pin::pin!(distributed_load::run(launcher, &wish, &submitted, &stop));
-        let end = {
-            let mut told = submitted.subscribe();
-            let persisting = async {
-                while told.changed().await.is_ok() {
-                    let id = *told.borrow_and_update();
-                    if self.note_submitted(id).await.is_err() {
-                        break;
-                    }
-                }
-                std::future::pending::<()>().await;
-            };
-            tokio::select! {
-                end = &mut run => Ok(end),
-                stopped = self.unless_stopped(std::future::pending::<()>()) => Err(stopped),
-                () = sampler::run(client, &self.manager, &self.live, baseline) => Err(Ok(())),
-                () = persisting => Err(Ok(())),
-            }
-        };
-        let end = match end {
-            Ok(end) => end,
-            Err(stopped) => {
-                // The child is gone before anything else happens.
-                stop.cancel();
-                let _ = run.await;
-                let id = *submitted.borrow();
-                self.note_submitted(id).await?;
-                stopped?;
-                return Err(Stop::Shutdown);
-            }
-        };
-        let id = *submitted.borrow();
-        self.note_submitted(id).await?;
-        let end = end.map_err(|error| Stop::Failed {
-            reason: Reason::CommandMissing,
-            message: format!(
-                "{error}: {}",
-                std::error::Error::source(&error).map_or(String::new(), ToString::to_string)
-            ),
-        })?;
+        let (end, complaint) = self.command(client, launcher, &wish, baseline).await?;
         self.manager.0.metrics.command(match end.exit {
             Exit::Code(code) => code.to_string(),
             Exit::Killed(signal) => format!("signal {signal}"),
@@ -194,8 +77,85 @@ impl Runner {
         }
         let asked = self.unless_stopped(distributed_load::causes(client, &wish.path, remnant)).await?;
         self.unless_stopped(self.clear_remnant(SILENT_JOB_SERVICE)).await??;
-        self.apply(Event::LoadingEnded { message: end.complaint() }).await?;
-        Ok(Ok(asked.unwrap_or_default()))
+        self.apply(Event::LoadingEnded { message: complaint }).await?;
+        Ok(Ok(Ran { refused: end.was_refused(), causes: asked.unwrap_or_default() }))
+    }
+
+    /// Runs the command to its end, tells its progress, and stops one that gets nowhere. How it ended, and
+    /// what there is to complain of.
+    async fn command(
+        &self,
+        client: &Client,
+        launcher: &Launcher,
+        wish: &Wish,
+        baseline: Baseline,
+    ) -> Result<(End, String), Stop> {
+        let begun = Instant::now();
+        let told = watch::Sender::new(Told::default());
+        let stop = CancellationToken::new();
+        let mut run = std::pin::pin!(distributed_load::run(launcher, wish, &told, &stop));
+        let patience = self.manager.0.limits.stall_after;
+        let interruption = tokio::select! {
+            ended = &mut run => Interruption::None(ended),
+            Err(stop) = self.unless_stopped(pending::<Infallible>()) => Interruption::Stop(stop),
+            stop = self.persist_id(told.subscribe()) => Interruption::Stop(stop),
+            () = stall::until(client, &self.live, told.subscribe(), patience) => Interruption::Stall,
+            never = self.tell_progress(client, baseline, begun, told.subscribe()) => match never {},
+        };
+        // The child is gone before anything else happens.
+        let (ended, stalled) = match interruption {
+            Interruption::None(ended) => (ended, false),
+            Interruption::Stop(why) => {
+                stop.cancel();
+                let _ = run.await;
+                let id = told.borrow().job_control_id;
+                self.note_submitted(id).await?;
+                return Err(why);
+            }
+            Interruption::Stall => {
+                tracing::warn!(?patience, "distributedLoad makes no progress and is stopped");
+                stop.cancel();
+                (run.await, true)
+            }
+        };
+        let id = told.borrow().job_control_id;
+        self.note_submitted(id).await?;
+        let end = ended.map_err(|error| Stop::Failed {
+            reason: Reason::CommandMissing,
+            message: format!(
+                "{error}: {}",
+                std::error::Error::source(&error).map_or(String::new(), ToString::to_string)
+            ),
+        })?;
+        let complaint = if stalled {
+            format!("distributedLoad made no progress for {} and was stopped", seconds(patience))
+        } else {
+            end.complaint()
+        };
+        Ok((end, complaint))
+    }
+
+    /// Returns only when the id cannot be stored.
+    async fn persist_id(&self, mut told: watch::Receiver<Told>) -> Stop {
+        while told.changed().await.is_ok() {
+            let id = told.borrow_and_update().job_control_id;
+            if let Err(stop) = self.note_submitted(id).await {
+                return stop;
+            }
+        }
+        pending().await
+    }
+
+    /// Until dropped. While its JVM starts, the command moves nothing, and every call is slow.
+    async fn tell_progress(
+        &self,
+        client: &Client,
+        baseline: Baseline,
+        begun: Instant,
+        mut told: watch::Receiver<Told>,
+    ) -> Infallible {
+        while !told.borrow_and_update().began && told.changed().await.is_ok() {}
+        sampler::run(client, &self.manager, &self.live, baseline, begun).await
     }
 
     /// Makes durable which command in the job service is ours.
@@ -205,46 +165,5 @@ impl Runner {
             Some(job_control_id) if known.is_none() => self.apply(Event::Submitted { job_control_id }).await,
             _ => Ok(()),
         }
-    }
-}
-
-/// Another attempt, a top-up of copies, or neither. Top-ups do not count as attempts but are as many at most.
-fn next_attempt(job: &Job, lacks_only_copies: bool, direct_cache: bool) -> Option<Attempt> {
-    let most = job.spec.max_attempts.get();
-    let resumed = false;
-    if lacks_only_copies && direct_cache && job.top_ups < most {
-        return Some(Attempt { direct_cache, top_up: true, resumed });
-    }
-    (job.attempt < most).then_some(Attempt { direct_cache, top_up: false, resumed })
-}
-
-#[cfg(test)]
-mod tests {
-    use jiff::Timestamp;
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::job::{AlluxioPath, LoadId, Spec};
-
-    fn job(attempt: u32, top_ups: u32) -> Job {
-        let path = AlluxioPath::try_from("/a".to_owned()).unwrap();
-        let id = LoadId::try_from("a".to_owned()).unwrap();
-        Job { attempt, top_ups, ..Job::new(id, Uuid::nil(), Spec::new(path), Timestamp::UNIX_EPOCH) }
-    }
-
-    #[test]
-    fn attempts_end() {
-        let again = |direct_cache| Some(Attempt { direct_cache, top_up: false, resumed: false });
-        assert_eq!(next_attempt(&job(1, 0), false, false), again(false));
-        assert_eq!(next_attempt(&job(2, 0), false, true), again(true));
-        assert_eq!(next_attempt(&job(3, 0), false, true), None);
-    }
-
-    #[test]
-    fn copies_are_topped_up_beyond_the_attempts_but_not_for_ever() {
-        let top_up = Some(Attempt { direct_cache: true, top_up: true, resumed: false });
-        assert_eq!(next_attempt(&job(3, 0), true, true), top_up);
-        assert_eq!(next_attempt(&job(3, 3), true, true), None);
-        assert_eq!(next_attempt(&job(3, 0), true, false), None);
     }
 }
