@@ -198,7 +198,10 @@ impl Job {
                 }
             }
             Event::RemnantCleared => self.remnant = None,
-            Event::FoundMissing { failures } => self.failures = failures,
+            Event::FoundMissing { failures, message } => {
+                self.failures = failures;
+                self.say(None, message);
+            }
             Event::Verified { empty } => {
                 self.failures = FailureList::default();
                 let warning = format!("there are no data below {}", self.spec.path);

@@ -138,6 +138,29 @@ async fn job_workers_come_and_go() -> Result<()> {
     sidecar.assert_no_errors()
 }
 
+/// The job master asks for the block workers once in two minutes: a load that begins right after a worker has come
+/// up finds too few in its memory, and fails for as long.
+#[tokio::test]
+async fn a_job_master_that_does_not_know_a_worker_yet() -> Result<()> {
+    let cluster = Cluster::start(Options { workers: 1, ..Options::default() }).await?;
+    let sidecar = Sidecar::start(&cluster, &NO_ARGUMENTS).await?;
+    let first = cluster.data("first")?;
+    first.files(5, KIB)?;
+    begin(&sidecar, "first", first.path(), 1).await?;
+    loaded(&sidecar, "first").await?;
+
+    for role in [Role::Worker(2), Role::JobWorker(2)] {
+        cluster.start_role(role).await?;
+    }
+    let data = cluster.data("both")?;
+    data.files(20, 16 * KIB)?;
+    begin(&sidecar, "both", data.path(), 2).await?;
+    let load = loaded(&sidecar, "both").await?;
+    cluster.oracle().assert_loaded(data.path(), 2).await?;
+    ensure!(load.attempt > 1, "it knew the worker, which proves nothing: {}", shown(&load));
+    sidecar.assert_no_errors()
+}
+
 /// Waits until what the job master says of the age of its workers' last words satisfies `condition`.
 async fn dead_job_workers_are(
     cluster: &Cluster,

@@ -76,9 +76,10 @@ pub enum Event {
     },
     /// Nothing of ours is left in the job service.
     RemnantCleared,
-    /// The verification ended, and these files are not loaded.
+    /// The verification ended, and these files are not loaded. `message`: what comes next.
     FoundMissing {
         failures: FailureList,
+        message: String,
     },
     /// Every block was seen in place.
     Verified {

@@ -30,7 +30,7 @@ fn events() -> Vec<Event> {
         Event::Interrupted,
         Event::Submitted { job_control_id: 7 },
         Event::RemnantCleared,
-        Event::FoundMissing { failures: FailureList { generation: 1, count: 1 } },
+        Event::FoundMissing { failures: FailureList { generation: 1, count: 1 }, message: message() },
     ]
 }
 

@@ -18,7 +18,7 @@ use std::{
 use alluxio_client::{Client, Error, Worker};
 use tokio::time::{Instant, timeout};
 
-use self::attempt::Attempt;
+use self::attempt::{Attempt, Runs};
 use super::{
     Manager,
     live::{ChangeError, Live},
@@ -28,6 +28,7 @@ use super::{
 use crate::{
     engine::leftovers,
     gates::{self, Need, Shut},
+    human::seconds,
     job::{Event, FailureList, Job, Reason, State},
     survey::Survey,
 };
@@ -35,11 +36,6 @@ use crate::{
 /// Between two looks at a shut gate: quick at first, so that a cluster that just comes up is not kept waiting.
 const FIRST_LOOK: Duration = Duration::from_millis(200);
 const LAST_LOOK: Duration = Duration::from_secs(2);
-
-/// Commands in a row that submitted nothing and do not count as attempts, and the pause before the first of
-/// them is run again; each pause is twice as long as the one before.
-const MAX_REFUSALS: u32 = 5;
-const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long the job service may be silent before a cancelled load ends without its word. Jobs do not
 /// survive their job master, so none is left then.
@@ -107,7 +103,7 @@ impl Runner {
         // The attempt that a restart interrupted goes on.
         let mut resumed = self.job().attempt > 0;
         // What ran before a restart may have ended just now.
-        let mut loaded_at = resumed.then(Instant::now);
+        let mut runs = Runs { ended: resumed.then(Instant::now), ..Runs::default() };
         let mut need = None;
         let mut shut = None;
         loop {
@@ -132,7 +128,7 @@ impl Runner {
                 self.apply(Event::LoadingSkipped).await?;
             }
             resumed = false;
-            match self.load_and_verify(survey, attempt, &mut loaded_at).await? {
+            match self.load_and_verify(survey, attempt, &mut runs).await? {
                 None => return Ok(()),
                 Some(closed) => shut = Some(closed),
             }
@@ -140,28 +136,27 @@ impl Runner {
     }
 
     /// Attempts until everything is verified (`None`) or a gate shut in between.
-    /// `loaded_at`: when an engine ended last.
     async fn load_and_verify(
         &self,
         survey: Survey,
         first: Option<Attempt>,
-        loaded_at: &mut Option<Instant>,
+        runs: &mut Runs,
     ) -> Result<Option<Shut>, Stop> {
         let mut next = first;
         let mut survey = survey;
-        let mut refusals = 0;
         loop {
             let mut causes = HashMap::new();
             if let Some(attempt) = next {
+                runs.begun.get_or_insert_with(Instant::now);
                 let ran = match self.load(attempt, &survey).await? {
                     Ok(ran) => ran,
                     Err(shut) => return Ok(Some(shut)),
                 };
-                refusals = if ran.refused { refusals + 1 } else { 0 };
+                runs.refused = if ran.refused { runs.refused + 1 } else { 0 };
+                runs.ended = Some(Instant::now());
                 causes = ran.causes;
-                *loaded_at = Some(Instant::now());
             }
-            match self.verify(*loaded_at, &causes).await? {
+            match self.verify(runs.ended, &causes).await? {
                 Verdict::Shut(shut) => return Ok(Some(shut)),
                 Verdict::Complete(found) => {
                     self.live.count(found.count(true)).await;
@@ -169,16 +164,14 @@ impl Runner {
                     return Ok(None);
                 }
                 Verdict::Missing(found, failures) => {
-                    self.missing(&found, failures).await?;
                     let again = match next {
-                        Some(refused) if (1..=MAX_REFUSALS).contains(&refusals) => {
-                            self.unless_stopped(tokio::time::sleep(REFUSAL_PAUSE * 2_u32.pow(refusals - 1)))
-                                .await?;
-                            Some(Attempt { resumed: true, top_up: false, ..refused })
-                        }
+                        Some(refused) if runs.are_refused() => Some(refused.again()),
                         _ => self.next_attempt(&found).await?,
                     };
+                    let pause = again.map_or(Duration::ZERO, |again| runs.pause_before(again, &self.job()));
+                    self.missing(&found, failures, again, pause).await?;
                     let Some(again) = again else { return Err(self.incomplete(&found)) };
+                    self.unless_stopped(tokio::time::sleep(pause)).await?;
                     let need = Some(Need::of(&found));
                     if let Err(shut) = self.unless_stopped(self.gates(need)).await? {
                         return Ok(Some(shut));
@@ -190,12 +183,27 @@ impl Runner {
         }
     }
 
-    async fn missing(&self, found: &Survey, failures: FailureList) -> Result<(), Stop> {
+    async fn missing(
+        &self,
+        found: &Survey,
+        failures: FailureList,
+        again: Option<Attempt>,
+        pause: Duration,
+    ) -> Result<(), Stop> {
         let mut count = found.count(true);
         count.files_failed = found.files_missing();
         count.bytes_failed = found.bytes_missing();
         self.live.count(count).await;
-        self.apply(Event::FoundMissing { failures }).await
+        let message = match again {
+            Some(_) if !pause.is_zero() => format!(
+                "{} of {} files are not loaded; trying again in {}",
+                found.files_missing(),
+                found.files_total,
+                seconds(pause)
+            ),
+            _ => String::new(),
+        };
+        self.apply(Event::FoundMissing { failures, message }).await
     }
 
     async fn verify(

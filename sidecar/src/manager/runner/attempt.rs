@@ -1,5 +1,9 @@
 //! Which attempt comes next, and whether the command can make it.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::{LAST_LOOK, Runner, Stop};
 use crate::{
     engine::launcher::{Abilities, LauncherError},
@@ -11,6 +15,39 @@ use crate::{
 /// How often the command is asked what it can do before the load fails for want of an answer.
 const PROBES: u32 = 3;
 
+/// Commands in a row that submitted nothing and do not count as attempts, and the pause before the first of
+/// them is run again; each pause is twice as long as the one before.
+const MAX_REFUSALS: u32 = 5;
+const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
+
+/// The job master asks for the workers once in two minutes (alluxio.user.worker.list.refresh.interval), and
+/// gets an answer that may be 10 s old (alluxio.master.worker.info.cache.refresh.time). Until then it gives
+/// jobs to workers that are dead, and fails those that need one which is new (seen with 2.9.3).
+const WORKERS_REMEMBERED: Duration = Duration::from_secs(135);
+
+/// The runs of an engine since the sidecar started, for one load.
+#[derive(Debug, Default)]
+pub(super) struct Runs {
+    /// Of the first.
+    pub(super) begun: Option<Instant>,
+    /// Of the last.
+    pub(super) ended: Option<Instant>,
+    /// Those that submitted nothing, in a row.
+    pub(super) refused: u32,
+}
+
+impl Runs {
+    /// The last one does not count as an attempt.
+    pub(super) fn are_refused(&self) -> bool {
+        (1..=MAX_REFUSALS).contains(&self.refused)
+    }
+
+    /// How long to wait before `next`.
+    pub(super) fn pause_before(&self, next: Attempt, job: &Job) -> Duration {
+        next.pause(job, self.refused, self.begun.map_or(Duration::ZERO, |begun| begun.elapsed()))
+    }
+}
+
 /// What to do about what is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Attempt {
@@ -21,6 +58,24 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
+    /// The same once more, because it was refused.
+    pub(super) fn again(self) -> Self {
+        Self { resumed: true, top_up: false, ..self }
+    }
+
+    /// How long to wait before it, `since_first` after the first run began. The last one comes when Alluxio
+    /// has forgotten what it knew then.
+    fn pause(self, job: &Job, refused: u32, since_first: Duration) -> Duration {
+        let is_last = !self.top_up && job.attempt + 1 >= job.spec.max_attempts.get();
+        if self.resumed && refused > 0 {
+            REFUSAL_PAUSE * 2_u32.pow(refused - 1)
+        } else if is_last {
+            WORKERS_REMEMBERED.saturating_sub(since_first)
+        } else {
+            Duration::ZERO
+        }
+    }
+
     /// What a watcher should know about it; nothing about a plain first attempt.
     pub(super) fn describe(self, job: &Job) -> String {
         let most = job.spec.max_attempts;
@@ -130,6 +185,21 @@ mod tests {
         assert_eq!(next_attempt(&job(1, 0), false, false), again(false));
         assert_eq!(next_attempt(&job(2, 0), false, true), again(true));
         assert_eq!(next_attempt(&job(3, 0), false, true), None);
+    }
+
+    #[test]
+    fn the_last_attempt_and_a_refused_one_wait() {
+        let attempt = Attempt { direct_cache: false, top_up: false, resumed: false };
+        let pause = |attempt: Attempt, tries, since_first| {
+            attempt.pause(&job(tries, 0), 0, Duration::from_secs(since_first)).as_secs()
+        };
+        assert_eq!(pause(attempt, 1, 5), 0);
+        assert_eq!(pause(attempt, 2, 5), 130);
+        assert_eq!(pause(attempt, 2, 600), 0);
+        assert_eq!(pause(Attempt { top_up: true, ..attempt }, 2, 5), 0);
+
+        let refused = |refused| attempt.again().pause(&job(3, 0), refused, Duration::ZERO).as_secs();
+        assert_eq!([1, 2, 5].map(refused), [1, 2, 16]);
     }
 
     #[test]
