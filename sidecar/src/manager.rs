@@ -8,6 +8,7 @@
 
 mod admission;
 mod live;
+mod loads;
 mod monitor;
 mod runner;
 mod sampler;
@@ -31,6 +32,7 @@ use uuid::Uuid;
 pub use self::watch::Watch;
 use self::{
     live::{ChangeError, Live},
+    loads::Loads,
     runner::Runner,
 };
 use crate::{
@@ -80,8 +82,7 @@ struct Inner {
     clock: Clock,
     limits: Limits,
     metrics: Metrics,
-    /// In the order of their coming.
-    live: Shared<Vec<Arc<Live>>>,
+    live: Shared<Loads>,
     /// LOADED jobs with a watcher that follows them.
     followed: Shared<HashMap<LoadId, tokio::sync::watch::Sender<Arc<Job>>>>,
     stopping: CancellationToken,
@@ -276,7 +277,7 @@ impl Manager {
     /// Live loads, in the order of their coming.
     #[must_use]
     pub fn live(&self) -> Vec<Arc<Job>> {
-        self.0.live.with(|live| live.iter().map(|l| l.job()).collect())
+        self.0.live.with(|live| live.all().map(|l| l.job()).collect())
     }
 
     /// Cancelled when [`shut_down`](Self::shut_down) begins: watches end with it.
@@ -308,7 +309,7 @@ impl Manager {
     /// They come from a write whose outcome was an error, but which is on the disk all the same.
     async fn adopt(&self, seen: &mut HashSet<Uuid>) -> Result<(), StoreError> {
         let stored = self.0.store.live().await?;
-        let known: HashSet<Uuid> = self.0.live.with(|live| live.iter().map(|l| l.job().uid).collect());
+        let known: HashSet<Uuid> = self.0.live.with(|live| live.all().map(|l| l.job().uid).collect());
         let strays: Vec<Job> = stored.into_iter().filter(|job| !known.contains(&job.uid)).collect();
         let before = std::mem::replace(seen, strays.iter().map(|job| job.uid).collect());
         for job in strays.into_iter().filter(|job| before.contains(&job.uid)) {
@@ -323,8 +324,7 @@ impl Manager {
 
     /// The load, unless it has ended: then the store knows it, also in the moment before it leaves `live`.
     fn find(&self, id: &LoadId) -> Option<Arc<Live>> {
-        let wanted = |l: &&Arc<Live>| l.id == *id && l.job().state.is_live();
-        self.0.live.with(|live| live.iter().rev().find(wanted).cloned())
+        self.0.live.with(|live| live.get(id).filter(|l| l.job().state.is_live()).cloned())
     }
 
     fn not_found(&self, id: &LoadId) -> ManagerError {
@@ -334,12 +334,13 @@ impl Manager {
     /// Gives `job` its task.
     fn drive(&self, job: Job) -> Arc<Live> {
         let inner = &self.0;
-        let span = tracing::info_span!("load", id = %job.id, path = %job.spec.path);
+        // Of the highest level, so that a line of any level says which load it is about.
+        let span = tracing::error_span!("load", id = %job.id, path = %job.spec.path);
         let live = Arc::new(Live::new(job, inner.store.clone(), inner.clock.clone(), inner.metrics.clone()));
         if live.job().cancel_requested.is_some() {
             live.cancel.cancel();
         }
-        inner.live.with(|all| all.push(Arc::clone(&live)));
+        inner.live.with(|all| all.add(Arc::clone(&live)));
         let (manager, ended) = (self.clone(), Arc::clone(&live));
         let runner = Runner::new(self.clone(), Arc::clone(&live));
         let work = inner.tasks.spawn(runner.run().instrument(span.clone()));
@@ -353,7 +354,7 @@ impl Manager {
                 let _ = ended.apply(Event::Failed { reason, message }).await;
             }
             if !ended.job().state.is_live() {
-                manager.0.live.with(|live| live.retain(|l| !Arc::ptr_eq(l, &ended)));
+                manager.0.live.with(|live| live.remove(&ended));
                 manager.admit();
             }
         };
@@ -363,18 +364,7 @@ impl Manager {
 
     /// Lets as many loads go ahead as limits and overlaps allow.
     fn admit(&self) {
-        self.0.live.with(|live| {
-            let loads: Vec<_> = live
-                .iter()
-                .filter(|l| l.job().state.is_live())
-                .map(|l| (&l.path, l.admitted.is_cancelled()))
-                .collect();
-            let admitted = admission::admit(&loads, self.0.limits.running);
-            let alive: Vec<_> = live.iter().filter(|l| l.job().state.is_live()).collect();
-            for index in admitted {
-                alive[index].admitted.cancel();
-            }
-        });
+        self.0.live.with(|live| live.admit(self.0.limits.running));
     }
 
     fn now(&self) -> Timestamp {

@@ -4,14 +4,13 @@ use crate::outcome::{assert_honest, wish};
 use crate::support::{assert_attempts, assert_in_order, assert_nothing_works_on, cancel, changes};
 use crate::support::{job_service, live_jobs, loaders, rough, watch_until};
 use alluxio_client::JobStatus;
-use alluxio_preload_api::client::{Client, ClientConfig, Update, WatchOptions};
 use alluxio_preload_api::v1::load::State;
 use alluxio_preload_api::v1::{Load, StartLoadRequest, WatchLoadRequest};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use preload_tests::processes::{self, Process};
-use preload_tests::{Cluster, Data, Exit, Proxy, Setup, Sidecar, load, wait};
+use preload_tests::{Cluster, Data, Exit, Setup, Sidecar, load, wait};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, SystemTime};
@@ -23,18 +22,22 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// A way through the states.
 #[derive(Debug, Clone, Copy)]
-struct Course {
-    files: usize,
-    replicas: u32,
+pub(crate) struct Course {
+    pub(crate) files: usize,
+    pub(crate) replicas: u32,
     /// One of the files goes from the under file system before the load begins.
-    gone: bool,
-    end: State,
+    pub(crate) gone: bool,
+    pub(crate) end: State,
 }
 
-const STRAIGHT: Course = Course { files: 8, replicas: 1, gone: false, end: State::Loaded };
+pub(crate) const STRAIGHT: Course = Course { files: 8, replicas: 1, gone: false, end: State::Loaded };
 
 /// Fresh data, and a sidecar of its own that loads them.
-async fn loading<'a>(cluster: &'a Cluster, name: &str, course: Course) -> Result<(Data, Sidecar<'a>, Load)> {
+pub(crate) async fn loading<'a>(
+    cluster: &'a Cluster,
+    name: &str,
+    course: Course,
+) -> Result<(Data, Sidecar<'a>, Load)> {
     let data = course.data(cluster, name).await?;
     let sidecar = Sidecar::start(cluster, &[] as &[&str]).await?;
     let started = sidecar.start_load(course.request("a", &data)?).await?;
@@ -58,7 +61,12 @@ impl Course {
     }
 
     /// It ends as if nothing had happened: in order, without another attempt, and leaves nothing.
-    async fn ends_well(self, cluster: &Cluster, sidecar: &Sidecar<'_>, path: &str) -> Result<Load> {
+    pub(crate) async fn ends_well(
+        self,
+        cluster: &Cluster,
+        sidecar: &Sidecar<'_>,
+        path: &str,
+    ) -> Result<Load> {
         let ended = sidecar.in_state("a", self.end).await?;
         assert_in_order(&ended)?;
         assert_attempts(&ended)?;
@@ -76,7 +84,7 @@ async fn has_jobs(cluster: &Cluster, path: &str) -> Result<()> {
 }
 
 /// `now` is `before`, some changes later: nothing that was told is taken back.
-fn assert_continues(before: &Load, now: &Load) -> Result<()> {
+pub(crate) fn assert_continues(before: &Load, now: &Load) -> Result<()> {
     ensure!(now.uid == before.uid, "another load: {before:?}, then {now:?}");
     ensure!(now.sequence >= before.sequence, "the sequence went back: {before:?}, then {now:?}");
     // At most 16 are kept.
@@ -402,80 +410,4 @@ async fn terminated_while_alluxio_is_silent() -> Result<()> {
     sidecar.restart().await?;
     sidecar.in_state("a", State::Cancelled).await?;
     assert_nothing_works_on(cluster, data.path()).await
-}
-
-#[tokio::test]
-async fn a_watch_goes_on_across_restarts() -> Result<()> {
-    let cluster = rough().await?;
-    let (data, mut sidecar, _) = loading(cluster, "watch-restart", Course { files: 100, ..STRAIGHT }).await?;
-    let client = Client::new(ClientConfig::new(sidecar.address().parse()?))?;
-    let watching = async {
-        let mut watch = client.watch_load("a", WatchOptions::default());
-        let (mut loads, mut lost) = (Vec::<Load>::new(), 0);
-        while let Some(update) = watch.next().await {
-            match update? {
-                Update::Load(load) => loads.push(*load),
-                Update::Lost { .. } => lost += 1,
-            }
-        }
-        anyhow::Ok((loads, lost))
-    };
-    let restarting = async {
-        watch_until(&sidecar, "a", |load| load.state() == State::Loading).await?;
-        sidecar.kill9().await?;
-        sidecar.restart().await?;
-        watch_until(&sidecar, "a", |load| load.state() == State::Loading).await?;
-        assert_eq!(sidecar.terminate().await?, Exit::Code(0));
-        sidecar.restart().await
-    };
-    let both = async { tokio::try_join!(watching, restarting) };
-    let ((loads, lost), ()) = tokio::time::timeout(2 * wait::LIMIT, both).await.context("the watch")??;
-    assert!(lost >= 2, "two restarts, and {lost} cuts");
-    for pair in loads.windows(2) {
-        assert_continues(&pair[0], &pair[1])?;
-    }
-    assert_eq!(loads.last().context("a load")?.state(), State::Loaded);
-    STRAIGHT.ends_well(cluster, &sidecar, data.path()).await?;
-    sidecar.assert_no_errors()
-}
-
-#[tokio::test]
-async fn a_watch_goes_on_across_cuts_of_the_network() -> Result<()> {
-    let cluster = rough().await?;
-    let (data, sidecar, _) = loading(cluster, "watch-cut", Course { files: 200, ..STRAIGHT }).await?;
-    let proxy = Proxy::start(cluster.sandbox().free_address(), sidecar.address()).await?;
-    let client = Client::new(ClientConfig::new(proxy.address().parse()?))?;
-    let mut watch = client.watch_load("a", WatchOptions::default());
-    let (mut loads, mut cuts, mut lost) = (Vec::<Load>::new(), 0, 0);
-    let watching = async {
-        while let Some(update) = watch.next().await {
-            match update? {
-                Update::Load(load) => {
-                    // Once before the load runs, twice while it does.
-                    let wanted = if load.state() == State::Loading { 3 } else { 1 };
-                    loads.push(*load);
-                    if cuts < wanted {
-                        cuts += 1;
-                        proxy.cut().await;
-                    }
-                }
-                // Refused once more before the network is whole again.
-                Update::Lost { .. } => {
-                    lost += 1;
-                    if lost % 2 == 0 {
-                        proxy.mend().await?;
-                    }
-                }
-            }
-        }
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(2 * wait::LIMIT, watching).await.context("the watch hangs")??;
-    assert_eq!((cuts, lost >= 6), (3, true), "{lost} breaks were noticed");
-    for pair in loads.windows(2) {
-        assert_continues(&pair[0], &pair[1])?;
-    }
-    assert_eq!(loads.last().context("a load")?, &sidecar.get_load("a").await?);
-    STRAIGHT.ends_well(cluster, &sidecar, data.path()).await?;
-    sidecar.assert_no_errors()
 }

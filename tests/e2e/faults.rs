@@ -143,7 +143,8 @@ async fn job_workers_come_and_go() -> Result<()> {
 #[tokio::test]
 async fn a_job_master_that_does_not_know_a_worker_yet() -> Result<()> {
     let cluster = Cluster::start(Options { workers: 1, ..Options::default() }).await?;
-    let sidecar = Sidecar::start(&cluster, &NO_ARGUMENTS).await?;
+    // With every line that the command prints.
+    let sidecar = Sidecar::start(&cluster, &["--log", "info,alluxio_command=debug"]).await?;
     let first = cluster.data("first")?;
     first.files(5, KIB)?;
     begin(&sidecar, "first", first.path(), 1).await?;

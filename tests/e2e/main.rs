@@ -16,4 +16,5 @@ mod preserve;
 mod progress;
 mod support;
 mod versions;
+mod watch;
 mod wishes;

@@ -69,7 +69,17 @@ impl Runner {
 
     /// Returns when the load has ended durably, or the sidecar stops.
     pub(super) async fn run(self) {
-        let Err(stop) = self.drive().await else { return };
+        // Large, and most loads wait for their turn: what comes after is not allocated before.
+        if let Err(stop) = self.unless_stopped(self.live.admitted.cancelled()).await {
+            return Box::pin(self.end(stop)).await;
+        }
+        if let Err(stop) = Box::pin(self.drive()).await {
+            Box::pin(self.end(stop)).await;
+        }
+    }
+
+    /// Brings the load to its end, whatever the reason, unless the sidecar stops.
+    async fn end(&self, stop: Stop) {
         let patience = if matches!(stop, Stop::Shutdown) { SHUTDOWN_PATIENCE } else { SILENT_JOB_SERVICE };
         let stopping = self.manager.stopping();
         let ended = async {
@@ -95,7 +105,6 @@ impl Runner {
     }
 
     async fn drive(&self) -> Result<(), Stop> {
-        self.unless_stopped(self.live.admitted.cancelled()).await?;
         if self.job().state == State::Queued {
             self.apply(Event::Admitted).await?;
         }

@@ -191,21 +191,21 @@ impl Writer {
 
     fn commit(&mut self, group: &mut [Write]) -> Result<(), Fault> {
         let before = self.ledger;
-        let mut tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Prepared once: rusqlite's own savepoints are parsed anew each time, for every request.
+        let savepoint = |sql: &str| tx.prepare_cached(sql)?.execute(());
         for work in group {
             let mark = self.ledger;
-            let savepoint = tx.savepoint()?;
-            match work.run(&savepoint, &mut self.ledger) {
-                Ok(()) => savepoint.commit()?,
-                Err(fault) => {
-                    self.ledger = mark;
-                    drop(savepoint);
-                    // Some errors make SQLite roll the whole transaction back by itself.
-                    if tx.is_autocommit() {
-                        return Err(fault);
-                    }
+            savepoint("SAVEPOINT request")?;
+            if let Err(fault) = work.run(&tx, &mut self.ledger) {
+                self.ledger = mark;
+                // Some errors make SQLite roll the whole transaction back by itself.
+                if tx.is_autocommit() {
+                    return Err(fault);
                 }
+                savepoint("ROLLBACK TO request")?;
             }
+            savepoint("RELEASE request")?;
         }
         if self.ledger != before {
             self.ledger.write(&tx, self.uid)?;

@@ -40,7 +40,9 @@ async fn main() -> ExitCode {
 async fn demo(page: &Page, directory: &mut Option<PathBuf>) -> Result<()> {
     page.title("A real Alluxio: a master, a job master, two workers, on loopback");
     let started = Instant::now();
-    let options = Options { worker_quota: 1024 * MIB, ..Options::default() };
+    // One file at a time for each job worker: as slow as a network, so that there is something to watch.
+    let properties = vec![("alluxio.job.worker.threadpool.size".to_owned(), "1".to_owned())];
+    let options = Options { worker_quota: 1024 * MIB, properties, ..Options::default() };
     page.say(&format!("starting six JVMs of Alluxio {} ...", options.version));
     let cluster = Cluster::start(options).await?;
     *directory = Some(cluster.sandbox().directory().to_owned());

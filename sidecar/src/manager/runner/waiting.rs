@@ -78,7 +78,7 @@ impl Runner {
     /// Judges the room and sets it aside in one step, so that of two loads that look at once one gets it.
     fn take_room(&self, need: Need, workers: &[Worker]) -> Option<Shut> {
         self.manager.0.live.with(|all| {
-            let others = all.iter().filter(|other| other.id != self.live.id);
+            let others = all.all().filter(|other| other.id != self.live.id);
             let promised = others.filter(|other| other.has_room.load(Ordering::Relaxed)).map(|other| {
                 let job = other.job();
                 let count = job.progress.count();
