@@ -7,6 +7,7 @@
 //! `live` from the moment it is durable until its terminal state is durable.
 
 mod admission;
+mod fanout;
 mod live;
 mod loads;
 mod monitor;
@@ -336,7 +337,14 @@ impl Manager {
         let inner = &self.0;
         // Of the highest level, so that a line of any level says which load it is about.
         let span = tracing::error_span!("load", id = %job.id, path = %job.spec.path);
-        let live = Arc::new(Live::new(job, inner.store.clone(), inner.clock.clone(), inner.metrics.clone()));
+        let live = Arc::new(Live::new(
+            job,
+            inner.store.clone(),
+            inner.clock.clone(),
+            inner.metrics.clone(),
+            inner.tasks.clone(),
+            inner.stopping.clone(),
+        ));
         if live.job().cancel_requested.is_some() {
             live.cancel.cancel();
         }

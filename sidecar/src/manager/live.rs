@@ -14,8 +14,9 @@ use tokio::{
     sync::{Mutex, watch},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::fanout::Fanout;
 use crate::{
     clock::Clock,
     job::{AlluxioPath, Count, Event, IllegalEvent, Job, LoadId},
@@ -40,7 +41,7 @@ pub(super) struct Live {
     store: Store,
     metrics: Metrics,
     changing: Mutex<Instant>,
-    published: watch::Sender<Arc<Job>>,
+    published: Fanout<Job>,
 }
 
 /// A change was not made; nothing was published.
@@ -54,7 +55,14 @@ pub(super) enum ChangeError {
 
 impl Live {
     /// `job` is durable already.
-    pub(super) fn new(job: Job, store: Store, clock: Clock, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        job: Job,
+        store: Store,
+        clock: Clock,
+        metrics: Metrics,
+        tasks: TaskTracker,
+        stopping: CancellationToken,
+    ) -> Self {
         Self {
             id: job.id.clone(),
             path: job.spec.path.clone(),
@@ -65,12 +73,12 @@ impl Live {
             store,
             metrics,
             changing: Mutex::new(Instant::now()),
-            published: watch::Sender::new(Arc::new(job)),
+            published: Fanout::new(Arc::new(job), tasks, stopping),
         }
     }
 
     pub(super) fn job(&self) -> Arc<Job> {
-        self.published.borrow().clone()
+        self.published.latest()
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Job>> {
@@ -86,7 +94,7 @@ impl Live {
         self.store.update(job.clone()).await?;
         *persisted_at = Instant::now();
         let job = Arc::new(job);
-        self.published.send_replace(Arc::clone(&job));
+        self.published.publish(Arc::clone(&job));
         if from != job.state {
             self.metrics.transition(&job);
             tracing::info!(
@@ -119,6 +127,6 @@ impl Live {
                 Err(error) => tracing::debug!(%error, "progress was not persisted"),
             }
         }
-        self.published.send_replace(Arc::new(job));
+        self.published.publish(Arc::new(job));
     }
 }
