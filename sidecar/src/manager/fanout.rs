@@ -2,18 +2,23 @@
 //!
 //! A state that woke ten thousand watchers at once would hold up every other call for the tenth of a second that
 //! it takes to tell them. So watchers beyond the first [`GROUP`] listen in groups, and a relay tells one group
-//! after the other; in between, whatever else is due gets its turn.
+//! after the other; in between it rests, so that whatever else is due gets its turn and a share of the cores.
 //!
 //! Invariants: nobody hears of a state before the publisher does; each watcher hears of the last one; the relay
 //! ends with the publisher or with the sidecar.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
 
-use tokio::{sync::watch, task::yield_now};
+use tokio::{sync::watch, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Telling so many takes about a millisecond.
 const GROUP: usize = 64;
+/// About as long. Ten thousand have heard within half a second, which is how often progress is published.
+const REST: Duration = Duration::from_millis(1);
 
 /// The publisher's end.
 #[derive(Debug)]
@@ -92,7 +97,7 @@ async fn relay<T>(mut source: watch::Receiver<Arc<T>>, groups: Arc<Groups<T>>) {
             // Read anew for each: a newcomer may have brought a group further than we are. Not marked as seen:
             // the groups before this one have to hear of it too.
             tell(&group, &source.borrow());
-            yield_now().await;
+            sleep(REST).await;
         }
     }
     groups.with(Vec::clear);
@@ -110,9 +115,7 @@ fn tell<T>(group: &watch::Sender<Arc<T>>, latest: &Arc<T>) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use tokio::time::timeout;
+    use tokio::{task::yield_now, time::timeout};
 
     use super::*;
 
