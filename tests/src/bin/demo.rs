@@ -104,7 +104,7 @@ fn sample(data: &Data) -> Result<(usize, u64)> {
     const SMALL: u64 = 64 * 1024;
     const LARGE: u64 = 96 * MIB;
     let mut files = 0;
-    for (split, classes, count) in [("train", 5, 40), ("validation", 5, 10)] {
+    for (split, classes, count) in [("train", 5, 100), ("validation", 5, 20)] {
         for class in 0..classes {
             data.below(&format!("images/{split}/class-{class}"))?.files(count, SMALL)?;
             files += count;
