@@ -19,17 +19,19 @@ help: ## Lists these targets
 prerequisites: ## Fetches Alluxio and grpcurl into ~/.cache/alluxio-preload, once
 	@tests/prerequisites
 
-demo: prerequisites ## Loads sample data into a real two-worker Alluxio, with live progress
+demo: ## Loads sample data into a real two-worker Alluxio, with live progress
+	@tests/prerequisites demo
 	@cargo build --locked --package preload-sidecar --package preloadctl --package preload-tests --bins
 	@target/debug/demo
 
-cluster: prerequisites ## Starts a two-worker Alluxio to play with, until Ctrl-C
+cluster: ## Starts a two-worker Alluxio to play with, until Ctrl-C
+	@tests/prerequisites demo
 	@cargo build --locked --package preload-tests --bins
 	@target/debug/preload-test-cluster
 
 test: prerequisites ## Runs every test, most of them on a real Alluxio
 	cargo build --workspace --locked
-	cargo test --workspace --locked -- --test-threads $(TEST_THREADS) $(TEST_ARGS)
+	cargo test --workspace --locked --no-fail-fast -- --test-threads $(TEST_THREADS) $(TEST_ARGS)
 
 check: ## Checks format, lints and documentation
 	cargo fmt --all --check

@@ -34,7 +34,7 @@ pub use self::watch::Watch;
 use self::{
     live::{ChangeError, Live},
     loads::Loads,
-    runner::Runner,
+    runner::{Runner, Stop},
 };
 use crate::{
     alluxio::Alluxio,
@@ -359,7 +359,8 @@ impl Manager {
                 let message =
                     "the sidecar has a bug: the task of this load ended early; see its log".to_owned();
                 let reason = crate::job::Reason::Internal;
-                let _ = ended.apply(Event::Failed { reason, message }).await;
+                let undertaker = Runner::new(manager.clone(), Arc::clone(&ended));
+                Box::pin(undertaker.end(Stop::Failed { reason, message })).await;
             }
             if !ended.job().state.is_live() {
                 manager.0.live.with(|live| live.remove(&ended));

@@ -31,8 +31,6 @@ const MAX_REQUESTS_AT_ONCE: usize = 256;
 /// A peer that vanished without a word is noticed after interval + timeout, and its watches end.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// To the beginning of an answer; the store is the slowest part.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Metadata beyond a token and a trace id is no honest client's.
 const MAX_HEADERS: u32 = 16 * 1024;
 
@@ -137,7 +135,6 @@ fn server() -> Server {
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .http2_max_header_list_size(MAX_HEADERS)
-        .timeout(REQUEST_TIMEOUT)
 }
 
 fn tls(security: &SecurityArgs) -> Result<Option<ServerTlsConfig>, ServerError> {

@@ -8,15 +8,21 @@ mod page;
 mod status;
 mod watch;
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use alluxio_preload_api::v1::{self, preload_service_server::PreloadService};
 use futures_util::Stream;
 use tokio::sync::watch as channel;
 use tonic::{Request, Response, Status};
 
-use crate::{manager::Manager, metrics::Metrics};
+use crate::{
+    manager::{Manager, ManagerError},
+    metrics::Metrics,
+};
 use page::Page;
+
+/// For an answer; the store is the slowest part, and takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What serves the calls at the moment.
 #[derive(Debug, Clone)]
@@ -47,6 +53,15 @@ impl Service {
     }
 }
 
+/// The answer, unless it takes too long: a disk that hangs must not take a caller with it. What was asked for may
+/// still be done then; asked again with the same id, it is not done twice.
+async fn in_time<T>(answer: impl Future<Output = Result<T, ManagerError>>) -> Result<T, Status> {
+    match tokio::time::timeout(PATIENCE, answer).await {
+        Ok(answer) => answer.map_err(|error| status::of_manager(&error)),
+        Err(_) => Err(status::outcome_unknown(PATIENCE)),
+    }
+}
+
 #[tonic::async_trait]
 impl PreloadService for Service {
     async fn start_load(&self, request: Request<v1::StartLoadRequest>) -> Result<Response<v1::Load>, Status> {
@@ -54,14 +69,14 @@ impl PreloadService for Service {
         let v1::StartLoadRequest { load_id, spec } = request.into_inner();
         let id = convert::optional_id(load_id).map_err(|e| status::of_field(&e))?;
         let spec = convert::spec(spec).map_err(|e| status::of_refusal(&e))?;
-        let job = manager.start_load(id, spec).await.map_err(|e| status::of_manager(&e))?;
+        let job = in_time(manager.start_load(id, spec)).await?;
         Ok(Response::new(convert::load(&job)))
     }
 
     async fn get_load(&self, request: Request<v1::GetLoadRequest>) -> Result<Response<v1::Load>, Status> {
         let manager = self.manager()?;
         let id = convert::id(request.into_inner().load_id).map_err(|e| status::of_field(&e))?;
-        let job = manager.get(&id).await.map_err(|e| status::of_manager(&e))?;
+        let job = in_time(manager.get(&id)).await?;
         Ok(Response::new(convert::load(&job)))
     }
 
@@ -74,7 +89,7 @@ impl PreloadService for Service {
         let manager = self.manager()?;
         let v1::WatchLoadRequest { load_id, follow, after_sequence: _ } = request.into_inner();
         let id = convert::id(load_id).map_err(|e| status::of_field(&e))?;
-        let watch = manager.watch(&id, follow).await.map_err(|e| status::of_manager(&e))?;
+        let watch = in_time(manager.watch(&id, follow)).await?;
         Ok(Response::new(Box::pin(watch::stream(watch, manager.stopping().clone(), self.metrics.watcher()))))
     }
 
@@ -86,7 +101,7 @@ impl PreloadService for Service {
         let v1::ListLoadsRequest { page_size, page_token, filter } = request.into_inner();
         let page = Page::new(page_size, &page_token).map_err(|e| status::of_field(&e))?;
         let query = convert::list_query(filter, &page).map_err(|e| status::of_field(&e))?;
-        let mut found = manager.list(query).await.map_err(|e| status::of_manager(&e))?;
+        let mut found = in_time(manager.list(query)).await?;
         let next_page_token = page.cut(&mut found);
         let loads = found.iter().map(|(_, job)| convert::load(job)).collect();
         Ok(Response::new(v1::ListLoadsResponse { loads, next_page_token }))
@@ -98,7 +113,7 @@ impl PreloadService for Service {
     ) -> Result<Response<v1::Load>, Status> {
         let manager = self.manager()?;
         let id = convert::id(request.into_inner().load_id).map_err(|e| status::of_field(&e))?;
-        let job = manager.cancel(&id).await.map_err(|e| status::of_manager(&e))?;
+        let job = in_time(manager.cancel(&id)).await?;
         Ok(Response::new(convert::load(&job)))
     }
 
@@ -111,8 +126,8 @@ impl PreloadService for Service {
         let id = convert::id(load_id).map_err(|e| status::of_field(&e))?;
         let (generation, token) = page::of_list(&page_token).map_err(|e| status::of_field(&e))?;
         let page = Page::new(page_size, token).map_err(|e| status::of_field(&e))?;
-        let found = manager.failures(&id, generation, page.after.unwrap_or(0), page.size + 1).await;
-        let (list, mut failures) = found.map_err(|e| status::of_manager(&e))?;
+        let found = manager.failures(&id, generation, page.after.unwrap_or(0), page.size + 1);
+        let (list, mut failures) = in_time(found).await?;
         let total = list.count;
         let next_page_token = page::in_list(list.generation, &page.cut(&mut failures));
         let failures = failures.into_iter().map(|(_, failure)| convert::failure(failure)).collect();
@@ -122,7 +137,7 @@ impl PreloadService for Service {
     async fn delete_load(&self, request: Request<v1::DeleteLoadRequest>) -> Result<Response<()>, Status> {
         let manager = self.manager()?;
         let id = convert::id(request.into_inner().load_id).map_err(|e| status::of_field(&e))?;
-        manager.delete(&id).await.map_err(|e| status::of_manager(&e))?;
+        in_time(manager.delete(&id)).await?;
         Ok(Response::new(()))
     }
 }

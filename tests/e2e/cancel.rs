@@ -34,10 +34,12 @@ async fn cancelled_half_way(cluster: &Cluster, data: &Data) -> Result<()> {
     sidecar.start_load(load("a", path, 1)).await?;
     let tree = cluster.oracle().tree(path).await?;
     let length = tree.copies()?.length();
-    wait::until("a fifth to be cached", wait::LIMIT, async || {
-        Ok((tree.copies()?.bytes(1) * 5 >= length).then_some(()))
+    let at = wait::until("a fifth to be cached", wait::LIMIT, async || {
+        let cached = tree.copies()?.bytes(1);
+        Ok((cached * 5 >= length).then_some(cached))
     })
     .await?;
+    ensure!(at * 10 <= length * 6, "too late to tell: {at} of {length} bytes are cached");
     let jobs = live_jobs(cluster, path).await?.len();
     let began = Instant::now();
     cancel(&sidecar, "a").await?;
@@ -164,6 +166,32 @@ async fn while_waiting_and_while_queued_and_twice() -> Result<()> {
     let error = cancel(&sidecar, "never-started").await.expect_err("there is no such load");
     let status = error.downcast_ref::<tonic::Status>().context("a status")?;
     assert_eq!(status.code(), Code::NotFound);
+    sidecar.assert_no_errors()
+}
+
+/// Loads that end by themselves while they are being cancelled, one way or the other.
+#[tokio::test]
+async fn while_it_ends() -> Result<()> {
+    const LOADS: usize = 120;
+    let cluster = shared().await?;
+    let sidecar = Sidecar::start(cluster, &["--max-queued", "1000"]).await?;
+    let mut ends = std::collections::BTreeMap::<_, usize>::new();
+    for number in 0..LOADS {
+        let id = format!("l{number}");
+        sidecar.start_load(load(&id, "/no/such/path", 1)).await?;
+        // Later and later, from before it begins to after its end.
+        let listing = watch_until(&sidecar, &id, |load| load.state() != State::Queued).await?;
+        if listing.end_time.is_none() {
+            tokio::time::sleep(Duration::from_micros(200 * number as u64)).await;
+        }
+        let told = cancel(&sidecar, &id).await?;
+        let load = sidecar.finished(&id).await?;
+        ensure!(matches!(load.state(), State::Failed | State::Cancelled), "{load:?}");
+        ensure!(told.end_time.is_none() || told == load, "{told:?}, then {load:?}");
+        *ends.entry(load.state()).or_default() += 1;
+    }
+    eprintln!("{ends:?}");
+    ensure!(ends.len() == 2, "all ended in one way, which proves nothing: {ends:?}");
     sidecar.assert_no_errors()
 }
 

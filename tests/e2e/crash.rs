@@ -27,10 +27,15 @@ pub(crate) struct Course {
     pub(crate) replicas: u32,
     /// One of the files goes from the under file system before the load begins.
     pub(crate) gone: bool,
+    /// All of it is cached before the load begins.
+    pub(crate) cached: bool,
+    /// It is cancelled once it is LOADING.
+    pub(crate) cancelled: bool,
     pub(crate) end: State,
 }
 
-pub(crate) const STRAIGHT: Course = Course { files: 8, replicas: 1, gone: false, end: State::Loaded };
+pub(crate) const STRAIGHT: Course =
+    Course { files: 8, replicas: 1, gone: false, cached: false, cancelled: false, end: State::Loaded };
 
 /// Fresh data, and a sidecar of its own that loads them.
 pub(crate) async fn loading<'a>(
@@ -40,6 +45,10 @@ pub(crate) async fn loading<'a>(
 ) -> Result<(Data, Sidecar<'a>, Load)> {
     let data = course.data(cluster, name).await?;
     let sidecar = Sidecar::start(cluster, &[] as &[&str]).await?;
+    if course.cached {
+        sidecar.start_load(course.request("before", &data)?).await?;
+        sidecar.in_state("before", State::Loaded).await?;
+    }
     let started = sidecar.start_load(course.request("a", &data)?).await?;
     Ok((data, sidecar, started))
 }
@@ -60,6 +69,14 @@ impl Course {
         wish(id, data.path(), self.replicas, |spec| spec.max_attempts = if self.gone { 1 } else { 3 })
     }
 
+    async fn cancel(self, sidecar: &Sidecar<'_>) -> Result<()> {
+        if self.cancelled {
+            watch_until(sidecar, "a", |load| load.state() >= State::Loading).await?;
+            cancel(sidecar, "a").await?;
+        }
+        Ok(())
+    }
+
     /// It ends as if nothing had happened: in order, without another attempt, and leaves nothing.
     pub(crate) async fn ends_well(
         self,
@@ -67,10 +84,13 @@ impl Course {
         sidecar: &Sidecar<'_>,
         path: &str,
     ) -> Result<Load> {
+        self.cancel(sidecar).await?;
         let ended = sidecar.in_state("a", self.end).await?;
         assert_in_order(&ended)?;
         assert_attempts(&ended)?;
-        assert_honest(cluster, sidecar, &ended).await?;
+        if !self.cancelled {
+            assert_honest(cluster, sidecar, &ended).await?;
+        }
         assert_nothing_works_on(cluster, path).await?;
         ensure!(sidecar.descendants()?.is_empty(), "children are left: {:?}", sidecar.descendants()?);
         Ok(ended)
@@ -117,6 +137,21 @@ async fn killed_after_each_transition_of_a_load_that_fails() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn killed_after_each_transition_of_a_load_that_is_cached_already() -> Result<()> {
+    let points = killed_after_each(Course { cached: true, ..STRAIGHT }).await?;
+    assert!(points.contains(&(State::Listing, State::Verifying)), "{points:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn killed_after_each_transition_of_a_load_that_is_cancelled() -> Result<()> {
+    let course = Course { files: 100, cancelled: true, end: State::Cancelled, ..STRAIGHT };
+    let points = killed_after_each(course).await?;
+    assert_eq!(points.last(), Some(&(State::Loading, State::Cancelled)));
+    Ok(())
+}
+
 /// Learns the changes of state of the course, then kills a sidecar after each of them. Gives the changes.
 async fn killed_after_each(course: Course) -> Result<Vec<(State, State)>> {
     let cluster = rough().await?;
@@ -144,6 +179,9 @@ async fn killed_after_each(course: Course) -> Result<Vec<(State, State)>> {
 
 async fn killed_after(cluster: &Cluster, course: Course, point: usize) -> Result<(State, State)> {
     let (data, mut sidecar, started) = loading(cluster, "crash", course).await?;
+    if course.cancelled && point > 2 {
+        course.cancel(&sidecar).await?;
+    }
     let seen = watch_until(&sidecar, "a", |load| load.transitions.len() > point).await?;
     sidecar.kill9().await?;
     sidecar.restart().await?;

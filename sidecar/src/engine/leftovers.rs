@@ -36,14 +36,39 @@ const LOAD: &str = "Load";
 const LIVE: [JobStatus; 2] = [JobStatus::Created, JobStatus::Running];
 
 /// Cancels all that is ours and returns how many jobs that were. Returns only when nothing of ours runs
-/// any more; the caller bounds it in time and retries on transient errors.
-pub async fn cancel(client: &Client, path: &AlluxioPath, remnant: Remnant) -> Result<usize, Error> {
-    let quiet_for = if remnant.job_control_id.is_some() { QUIET_KNOWN } else { QUIET_UNKNOWN };
+/// any more, or with the error of a job service that has been silent for `patience`; the caller bounds it.
+pub async fn cancel(
+    client: &Client,
+    path: &AlluxioPath,
+    remnant: Remnant,
+    patience: Duration,
+) -> Result<usize, Error> {
     let mut cancelled = HashSet::new();
+    let mut answered = Instant::now();
+    while let Err(error) = cancel_seen(client, path, remnant, &mut cancelled, &mut answered).await {
+        if answered.elapsed() >= patience {
+            return Err(error);
+        }
+        tracing::debug!(%error, "the job service is silent; trying again");
+        tokio::time::sleep(ROUND).await;
+    }
+    Ok(cancelled.len())
+}
+
+/// In rounds, until it is quiet. `answered`: when the job service spoke last.
+async fn cancel_seen(
+    client: &Client,
+    path: &AlluxioPath,
+    remnant: Remnant,
+    cancelled: &mut HashSet<i64>,
+    answered: &mut Instant,
+) -> Result<(), Error> {
+    let quiet_for = if remnant.job_control_id.is_some() { QUIET_KNOWN } else { QUIET_UNKNOWN };
     let mut newest = 0;
     let mut quiet_since = Instant::now();
     loop {
         let seen = live(client, path, remnant).await?;
+        *answered = Instant::now();
         let others_come = cancelled.is_empty() && seen.newest > newest;
         if !seen.ours.is_empty() || others_come {
             quiet_since = Instant::now();
@@ -58,13 +83,14 @@ pub async fn cancel(client: &Client, path: &AlluxioPath, remnant: Remnant) -> Re
                 // It ended between the look and the call.
                 Err(error) => tracing::debug!(job = id, %error, "job was not cancelled"),
             }
+            *answered = Instant::now();
         }
         tokio::time::sleep(ROUND).await;
     }
     if !cancelled.is_empty() {
         heard_of_it(client).await?;
     }
-    Ok(cancelled.len())
+    Ok(())
 }
 
 /// Waits until each job worker has sent two more heartbeats, so that the tasks of cancelled jobs have ended.

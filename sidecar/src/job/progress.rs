@@ -48,6 +48,10 @@ impl Progress {
             bytes_cached: old.bytes_cached.max(new.bytes_cached).min(new.bytes_total),
             files_failed: old.files_failed.max(new.files_failed).min(new.files_total),
             bytes_failed: old.bytes_failed.max(new.bytes_failed).min(new.bytes_total),
+            // What was reckoned too high before stays, and was not counted.
+            cached_exact: new.cached_exact
+                && old.bytes_cached <= new.bytes_cached
+                && old.files_cached <= new.files_cached,
             ..new
         };
     }

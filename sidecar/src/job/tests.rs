@@ -103,6 +103,27 @@ fn a_restart_takes_no_time_away() {
 }
 
 #[test]
+fn figures_that_were_reckoned_too_high_are_not_called_counted() {
+    let mut progress = Progress::new(1);
+    let count = |bytes_cached, cached_exact| Count {
+        bytes_total: 100,
+        bytes_cached,
+        cached_exact,
+        totals_exact: true,
+        ..Count::default()
+    };
+    let shown = |progress: &Progress| (progress.count().bytes_cached, progress.count().cached_exact);
+    progress.advance(count(10, true));
+    progress.advance(count(80, false));
+    progress.advance(count(20, true));
+    assert_eq!(shown(&progress), (80, false));
+    progress.advance(count(80, true));
+    assert_eq!(shown(&progress), (80, true));
+    progress.reset(count(20, true));
+    assert_eq!(shown(&progress), (20, true));
+}
+
+#[test]
 fn a_listing_is_no_waiting_unless_it_failed() {
     let at = |s| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(s);
     let shut = || Event::GateShut { reason: Reason::NotEnoughRoom, message: String::new() };

@@ -68,7 +68,7 @@ impl<T: Send + Sync + 'static> Fanout<T> {
             let has_room = |group: &&watch::Sender<_>| group.receiver_count() < GROUP;
             match groups.last().filter(has_room).or_else(|| groups.iter().find(has_room)) {
                 Some(group) => {
-                    tell(group, &self.latest());
+                    tell(group, || self.latest());
                     group.subscribe()
                 }
                 // The relay, which takes this lock to see which groups there are, has told them something
@@ -96,19 +96,19 @@ async fn relay<T>(mut source: watch::Receiver<Arc<T>>, groups: Arc<Groups<T>>) {
         for group in all {
             // Read anew for each: a newcomer may have brought a group further than we are. Not marked as seen:
             // the groups before this one have to hear of it too.
-            tell(&group, &source.borrow());
+            tell(&group, || source.borrow().clone());
             sleep(REST).await;
         }
     }
     groups.with(Vec::clear);
 }
 
-fn tell<T>(group: &watch::Sender<Arc<T>>, latest: &Arc<T>) {
+/// `latest` is asked under the group's lock, so that of two who tell the group neither takes it back.
+fn tell<T>(group: &watch::Sender<Arc<T>>, latest: impl FnOnce() -> Arc<T>) {
     group.send_if_modified(|value| {
-        let is_news = !Arc::ptr_eq(value, latest);
-        if is_news {
-            value.clone_from(latest);
-        }
+        let latest = latest();
+        let is_news = !Arc::ptr_eq(value, &latest);
+        *value = latest;
         is_news
     });
 }

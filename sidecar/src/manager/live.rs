@@ -5,7 +5,10 @@
 //! makes safe.
 
 use std::{
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -37,6 +40,10 @@ pub(super) struct Live {
     pub(super) admitted: CancellationToken,
     /// Room for what it misses is set aside; given only under the lock of all live loads.
     pub(super) has_room: AtomicBool,
+    /// Bytes that the last exact count found missing, over all wished copies.
+    pub(super) missing: AtomicU64,
+    /// Bytes cached as seen last, exact or reckoned; unlike what is published it may go back.
+    pub(super) seen: AtomicU64,
     clock: Clock,
     store: Store,
     metrics: Metrics,
@@ -69,6 +76,8 @@ impl Live {
             cancel: CancellationToken::new(),
             admitted: CancellationToken::new(),
             has_room: AtomicBool::new(false),
+            missing: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
             clock,
             store,
             metrics,
@@ -107,12 +116,21 @@ impl Live {
 
     /// Publishes newer counts. A failing store does not stop progress.
     pub(super) async fn advance(&self, count: Count) {
+        self.note(&count);
         self.progress(|job, clock| job.advance(count, clock.now())).await;
     }
 
     /// Publishes an exact count as it is.
     pub(super) async fn count(&self, exact: Count) {
+        self.note(&exact);
         self.progress(|job, clock| job.count(exact, clock.now())).await;
+    }
+
+    fn note(&self, count: &Count) {
+        self.seen.store(count.bytes_cached, Ordering::Relaxed);
+        if count.cached_exact {
+            self.missing.store(count.bytes_total - count.bytes_cached, Ordering::Relaxed);
+        }
     }
 
     async fn progress(&self, change: impl FnOnce(&mut Job, &Clock) -> bool) {

@@ -79,7 +79,7 @@ impl Runner {
     }
 
     /// Brings the load to its end, whatever the reason, unless the sidecar stops.
-    async fn end(&self, stop: Stop) {
+    pub(super) async fn end(&self, stop: Stop) {
         let patience = if matches!(stop, Stop::Shutdown) { SHUTDOWN_PATIENCE } else { SILENT_JOB_SERVICE };
         let stopping = self.manager.stopping();
         let ended = async {
@@ -87,16 +87,21 @@ impl Runner {
                 cleared = self.clear_remnant(patience) => cleared?,
                 () = stopping.cancelled(), if !matches!(stop, Stop::Shutdown) => return Err(Stop::Shutdown),
             }
-            match stop {
-                Stop::Shutdown => Ok(()),
-                _ if self.job().cancel_requested.is_some() => self.apply(Event::Cancelled).await,
-                Stop::Failed { reason, message } => self.apply(Event::Failed { reason, message }).await,
-                Stop::Cancelled => self.apply(Event::Cancelled).await,
+            let event = match stop {
+                Stop::Shutdown => return Ok(()),
+                _ if self.job().cancel_requested.is_some() => Event::Cancelled,
+                Stop::Failed { reason, message } => Event::Failed { reason, message },
+                Stop::Cancelled => Event::Cancelled,
                 Stop::TimedOut => {
                     let limit = self.job().spec.timeout.unwrap_or_default();
                     let message = format!("not loaded within the timeout of {} s", limit.as_secs_f64());
-                    self.apply(Event::Failed { reason: Reason::TimedOut, message }).await
+                    Event::Failed { reason: Reason::TimedOut, message }
                 }
+            };
+            match self.apply(event).await {
+                // The wish became durable while the end was about to.
+                Err(Stop::Cancelled) => self.apply(Event::Cancelled).await,
+                ended => ended,
             }
         };
         if let Err(stop) = ended.await {
@@ -242,6 +247,10 @@ impl Runner {
                 reason: Reason::PathNotFound,
                 message: format!("{} does not exist in alluxio", self.live.path),
             }),
+            // What a master says in trouble, or of its own trouble with the under file system.
+            Alluxio(error @ (Error::Server { .. } | Error::Unauthenticated { .. })) => {
+                Ok(unreachable(&error))
+            }
             Alluxio(error) if error.is_transient() => Ok(unreachable(&error)),
             Alluxio(error) => Err(Stop::Failed { reason: Reason::Internal, message: chain(&error) }),
             Store(error) => Ok(Shut { reason: Reason::Internal, message: error.to_string() }),
@@ -252,27 +261,35 @@ impl Runner {
     async fn clear_remnant(&self, patience: Duration) -> Result<(), Stop> {
         let job = self.job();
         let Some(remnant) = job.remnant else { return Ok(()) };
-        let mut silent_since = Instant::now();
-        while silent_since.elapsed() < patience {
-            let cancelling = async {
-                let client = self.client().await.map_err(|shut| shut.message)?;
-                leftovers::cancel(client, &self.live.path, remnant).await.map_err(|error| chain(&error))
-            };
-            // A job service that keeps making jobs is not silent; hence no bound on one long cancel but this.
-            let longest = if patience == SHUTDOWN_PATIENCE { patience } else { patience * 10 };
-            match timeout(longest, cancelling).await {
-                Ok(Ok(0)) => return self.apply(Event::RemnantCleared).await,
-                Ok(Ok(jobs)) => {
+        // A job service that keeps making jobs is not silent; hence no bound on one long cancel but this.
+        let longest = if patience == SHUTDOWN_PATIENCE { patience } else { patience * 10 };
+        let addressed = async {
+            loop {
+                match self.client().await {
+                    Ok(client) => break client,
+                    Err(shut) => tracing::debug!(why = shut.message, "alluxio cannot be addressed"),
+                }
+                tokio::time::sleep(FIRST_LOOK).await;
+            }
+        };
+        let Ok(client) = timeout(patience, addressed).await else {
+            return self.leave_remnant(patience, "alluxio cannot be addressed").await;
+        };
+        match timeout(longest, leftovers::cancel(client, &self.live.path, remnant, patience)).await {
+            Ok(Ok(jobs)) => {
+                if jobs > 0 {
                     self.manager.0.metrics.leftovers(jobs);
                     tracing::info!(jobs, "cancelled the jobs that distributedLoad left behind");
-                    return self.apply(Event::RemnantCleared).await;
                 }
-                Ok(Err(message)) => tracing::debug!(message, "the job service is silent; trying again"),
-                Err(_) => silent_since = Instant::now() - patience,
+                self.apply(Event::RemnantCleared).await
             }
-            tokio::time::sleep(FIRST_LOOK).await;
+            Ok(Err(error)) => self.leave_remnant(patience, &chain(&error)).await,
+            Err(_) => self.leave_remnant(patience, "jobs kept coming").await,
         }
-        tracing::warn!("the job service did not answer for {patience:?}; jobs of this load may go on there");
+    }
+
+    async fn leave_remnant(&self, patience: Duration, why: &str) -> Result<(), Stop> {
+        tracing::warn!(why, ?patience, "jobs of this load may go on in the job service");
         if patience == SHUTDOWN_PATIENCE { Ok(()) } else { self.apply(Event::RemnantCleared).await }
     }
 

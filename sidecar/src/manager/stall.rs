@@ -4,7 +4,7 @@
 //! master that has forgotten it (seen with 2.9.3). A command makes progress when bytes come in or when its
 //! jobs do; the job service is asked only when no bytes have come in for a while.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use alluxio_client::Client;
 use tokio::{
@@ -21,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Returns when neither bytes nor jobs have moved for `patience`; at the latest twice as long after the last
 /// that moved.
 pub(super) async fn until(client: &Client, live: &Live, told: watch::Receiver<Told>, patience: Duration) {
-    let cached = || live.job().progress.count().bytes_cached;
+    let cached = || live.seen.load(Ordering::Relaxed);
     let mut last = (cached(), None);
     let mut since = Instant::now();
     loop {

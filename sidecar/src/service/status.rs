@@ -92,6 +92,17 @@ pub(super) fn stopping() -> Status {
     Status::with_error_details(Code::Unavailable, "the sidecar is stopping; call again", details)
 }
 
+/// The store is slow beyond measure. Whether the call was carried out is not known.
+pub(super) fn outcome_unknown(patience: Duration) -> Status {
+    let mut details = info("OUTCOME_UNKNOWN", []);
+    details.set_retry_info(Some(STORE_RETRY));
+    let message = format!(
+        "the store did not answer within {} s, and may still do what was asked; ask again with the same load_id",
+        patience.as_secs()
+    );
+    Status::with_error_details(Code::Unavailable, message, details)
+}
+
 /// The store cannot be used at all; `reason` says why and what to do.
 pub(crate) fn no_store(reason: &str) -> Status {
     let mut details = info("STORE_UNUSABLE", []);

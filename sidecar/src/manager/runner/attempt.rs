@@ -150,7 +150,10 @@ impl Runner {
                 "this Alluxio has no distributedLoad; 2.9.3 is the last release that has it".into(),
             )),
             Err(error @ LauncherError::NotFound { .. }) => Err(missing(error.to_string())),
-            Err(error) => Err(missing(format!("distributedLoad cannot be asked what it can do: {error}"))),
+            Err(error) => Err(Stop::Failed {
+                reason: Reason::Internal,
+                message: format!("distributedLoad cannot be asked what it can do: {error}"),
+            }),
         }
     }
 }

@@ -121,7 +121,7 @@ impl Runner {
         let id = told.borrow().job_control_id;
         self.note_submitted(id).await?;
         let end = ended.map_err(|error| Stop::Failed {
-            reason: Reason::CommandMissing,
+            reason: Reason::Internal,
             message: format!(
                 "{error}: {}",
                 std::error::Error::source(&error).map_or(String::new(), ToString::to_string)

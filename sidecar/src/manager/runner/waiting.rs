@@ -3,6 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use alluxio_client::{Client, Error, Worker};
+use tokio::time::Instant;
 
 use super::{FIRST_LOOK, LAST_LOOK, Runner, Stop, job_service_silent, unreachable};
 use crate::{
@@ -12,6 +13,10 @@ use crate::{
 
 /// A job worker reports its health every second; one silent for longer than this is asked for a second time.
 const FRESH_HEALTH_MS: i64 = 3_000;
+
+/// What is missing was counted before the wait: after so long it is counted again, since others may have cached
+/// or removed some of it.
+const LIST_AGAIN_AFTER: Duration = Duration::from_secs(120);
 
 /// Two reports at least fall into this.
 const HEALTH_WATCH: Duration = Duration::from_millis(2500);
@@ -25,7 +30,9 @@ impl Runner {
     ) -> Result<String, Stop> {
         let mut known = shut;
         let mut pause = FIRST_LOOK;
+        let begun = Instant::now();
         loop {
+            let need = need.filter(|_| begun.elapsed() < LIST_AGAIN_AFTER);
             let shut = match known.take() {
                 Some(shut) => shut,
                 None => match self.unless_stopped(self.gates(need)).await? {
@@ -50,9 +57,17 @@ impl Runner {
         }
     }
 
-    /// Looks at every gate once; open: the identity of the cluster.
+    /// Looks at every gate once; open: the identity of the cluster. Room that was set aside for this load
+    /// stays so until a gate is shut.
     pub(super) async fn gates(&self, need: Option<Need>) -> Result<String, Shut> {
-        self.live.has_room.store(false, Ordering::Relaxed);
+        let looked = self.look(need).await;
+        if looked.is_err() || need.is_none() {
+            self.live.has_room.store(false, Ordering::Relaxed);
+        }
+        looked
+    }
+
+    async fn look(&self, need: Option<Need>) -> Result<String, Shut> {
         let client = self.client().await?;
         let spec = &self.job().spec;
         let master = client.master_info().await.map_err(|error| unreachable(&error))?;
@@ -79,11 +94,9 @@ impl Runner {
     fn take_room(&self, need: Need, workers: &[Worker]) -> Option<Shut> {
         self.manager.0.live.with(|all| {
             let others = all.all().filter(|other| other.id != self.live.id);
-            let promised = others.filter(|other| other.has_room.load(Ordering::Relaxed)).map(|other| {
-                let job = other.job();
-                let count = job.progress.count();
-                count.bytes_total - count.bytes_cached
-            });
+            let promised = others
+                .filter(|other| other.has_room.load(Ordering::Relaxed))
+                .map(|other| other.missing.load(Ordering::Relaxed));
             let shut = gates::room(&self.job().spec, need, workers, promised.sum());
             self.live.has_room.store(shut.is_none(), Ordering::Relaxed);
             shut
