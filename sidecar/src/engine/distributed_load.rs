@@ -109,12 +109,13 @@ pub async fn causes(
 }
 
 impl End {
-    /// It failed before any work was submitted. Now and then the job master's own connection to the master is
+    /// It gave up by itself before any work was submitted. Now and then the job master's own connection to the master is
     /// "not authenticated", and it fails the next command or two (seen with 2.9.3).
     #[must_use]
     pub fn was_refused(&self) -> bool {
-        let failed = matches!(self.exit, Exit::Code(code) if code != 0);
-        failed && !self.output.worked && !self.output.path_missing
+        // 128 and more: a signal ended it (the shell's convention); its jobs may be there all the same.
+        let gave_up = matches!(self.exit, Exit::Code(code) if (1..128).contains(&code) || code == 255);
+        gave_up && !self.output.worked && !self.output.path_missing
     }
 
     /// One sentence when the command itself says that it did not do its work; else empty.
@@ -129,5 +130,34 @@ impl End {
             Exit::Killed(signal) => format!("distributedLoad's supervisor was killed by signal {signal}"),
             Exit::Stopped => "distributedLoad was stopped".to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(exit: Exit, text: &str) -> End {
+        let mut output = Output::default();
+        for line in text.lines() {
+            output.read(line.as_bytes());
+        }
+        End { exit, output }
+    }
+
+    #[test]
+    fn only_a_command_that_gave_up_before_it_submitted_was_refused() {
+        let refusal = include_str!("../../fixtures/alluxio-2.9.3/not-authenticated.txt");
+        assert!(end(Exit::Code(255), refusal).was_refused());
+        assert!(!end(Exit::Code(0), refusal).was_refused());
+        for signal in [137, 143] {
+            assert!(!end(Exit::Code(signal), refusal).was_refused(), "its jobs may be there");
+        }
+        assert!(!end(Exit::Stopped, refusal).was_refused());
+        let submitted =
+            "Submitted successfully, jobControlId = 7\nUnable to get running status for command 7.";
+        assert!(!end(Exit::Code(255), submitted).was_refused());
+        let missing = include_str!("../../fixtures/alluxio-2.9.3/path-missing.txt");
+        assert!(!end(Exit::Code(255), missing).was_refused());
     }
 }
