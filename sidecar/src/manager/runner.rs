@@ -7,6 +7,7 @@
 mod attempt;
 mod listing;
 mod loading;
+mod remnant;
 mod waiting;
 
 use std::{
@@ -16,9 +17,12 @@ use std::{
 };
 
 use alluxio_client::{Client, Error, Worker};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use self::attempt::{Attempt, Runs};
+use self::{
+    attempt::{Attempt, Runs},
+    remnant::{SHUTDOWN_PATIENCE, SILENT_JOB_SERVICE},
+};
 use super::{
     Manager,
     live::{ChangeError, Live},
@@ -26,7 +30,6 @@ use super::{
     verify::{self, Verdict},
 };
 use crate::{
-    engine::leftovers,
     gates::{self, Need, Shut},
     human::seconds,
     job::{Event, FailureList, Job, Reason, State},
@@ -36,12 +39,6 @@ use crate::{
 /// Between two looks at a shut gate: quick at first, so that a cluster that just comes up is not kept waiting.
 const FIRST_LOOK: Duration = Duration::from_millis(200);
 const LAST_LOOK: Duration = Duration::from_secs(2);
-
-/// How long the job service may be silent before a cancelled load ends without its word. Jobs do not
-/// survive their job master, so none is left then.
-const SILENT_JOB_SERVICE: Duration = Duration::from_secs(60);
-/// A stop of the sidecar does not wait longer for it; the next start cancels what is left.
-const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a load ends other than LOADED, or pauses.
 #[derive(Debug)]
@@ -255,42 +252,6 @@ impl Runner {
             Alluxio(error) => Err(Stop::Failed { reason: Reason::Internal, message: chain(&error) }),
             Store(error) => Ok(Shut { reason: Reason::Internal, message: error.to_string() }),
         }
-    }
-
-    /// Cancels what our command left in the job service. Gives up after `patience` without an answer.
-    async fn clear_remnant(&self, patience: Duration) -> Result<(), Stop> {
-        let job = self.job();
-        let Some(remnant) = job.remnant else { return Ok(()) };
-        // A job service that keeps making jobs is not silent; hence no bound on one long cancel but this.
-        let longest = if patience == SHUTDOWN_PATIENCE { patience } else { patience * 10 };
-        let addressed = async {
-            loop {
-                match self.client().await {
-                    Ok(client) => break client,
-                    Err(shut) => tracing::debug!(why = shut.message, "alluxio cannot be addressed"),
-                }
-                tokio::time::sleep(FIRST_LOOK).await;
-            }
-        };
-        let Ok(client) = timeout(patience, addressed).await else {
-            return self.leave_remnant(patience, "alluxio cannot be addressed").await;
-        };
-        match timeout(longest, leftovers::cancel(client, &self.live.path, remnant, patience)).await {
-            Ok(Ok(jobs)) => {
-                if jobs > 0 {
-                    self.manager.0.metrics.leftovers(jobs);
-                    tracing::info!(jobs, "cancelled the jobs that distributedLoad left behind");
-                }
-                self.apply(Event::RemnantCleared).await
-            }
-            Ok(Err(error)) => self.leave_remnant(patience, &chain(&error)).await,
-            Err(_) => self.leave_remnant(patience, "jobs kept coming").await,
-        }
-    }
-
-    async fn leave_remnant(&self, patience: Duration, why: &str) -> Result<(), Stop> {
-        tracing::warn!(why, ?patience, "jobs of this load may go on in the job service");
-        if patience == SHUTDOWN_PATIENCE { Ok(()) } else { self.apply(Event::RemnantCleared).await }
     }
 
     /// Applies `event` durably, however long the store takes; only a stop of the sidecar ends the trying.
