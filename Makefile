@@ -26,7 +26,7 @@ demo: ## Loads sample data into a real two-worker Alluxio, with live progress
 
 cluster: ## Starts a two-worker Alluxio to play with, until Ctrl-C
 	@tests/prerequisites demo
-	@cargo build --locked --package preload-tests --bins
+	@cargo build --locked --package preload-sidecar --package preloadctl --package preload-tests --bins
 	@target/debug/preload-test-cluster
 
 test: prerequisites ## Runs every test, most of them on a real Alluxio

@@ -53,6 +53,9 @@ async fn grpcurl_needs_no_proto_file() -> Result<()> {
     let started = call(sandbox, &["-plaintext", "-d", &wish], address, &[&start]).await?;
     let started: serde_json::Value = serde_json::from_str(&started)?;
     assert_eq!((started["id"].as_str(), started["spec"]["path"].as_str()), (Some("a"), Some(data.path())));
+    let relative = r#"{"spec":{"path":"data"}}"#;
+    let said = refused(sandbox, &["-plaintext", "-d", relative], address, &[&start]).await?;
+    assert!(said.contains("google.rpc.BadRequest") && said.contains(r#""field": "spec.path""#), "{said}");
     let watch = format!("{SERVICE}/WatchLoad");
     let watched = call(sandbox, &["-plaintext", "-d", r#"{"loadId":"a"}"#], address, &[&watch]).await?;
     let messages: Vec<serde_json::Value> =

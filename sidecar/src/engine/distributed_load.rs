@@ -97,15 +97,23 @@ pub async fn causes(
 ) -> Result<HashMap<String, String>, Error> {
     let jobs = client.jobs(&[JobStatus::Failed]).await?;
     let ours = jobs.into_iter().filter(|job| leftovers::is_ours(job, path, remnant));
-    let words = |message: &str| message.split_whitespace().collect::<Vec<_>>().join(" ");
     Ok(ours
         .flat_map(|job| {
-            let cause: String = words(&job.error_message).chars().take(CAUSE_CHARS).collect();
+            let cause = cause(&job.error_message);
             job.affected_paths.into_iter().map(move |path| (path, cause.clone()))
         })
         .filter(|(_, cause)| !cause.is_empty())
         .take(MAX_CAUSES)
         .collect())
+}
+
+/// What matters of an error message in one line: from the innermost exception on, since what Alluxio puts in
+/// front of it is the whole of a request.
+fn cause(message: &str) -> String {
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let exception =
+        line.rfind("Exception: ").map_or(0, |at| line[..at].rfind(' ').map_or(0, |space| space + 1));
+    line[exception..].chars().take(CAUSE_CHARS).collect()
 }
 
 impl End {
@@ -143,6 +151,20 @@ mod tests {
             output.read(line.as_bytes());
         }
         End { exit, output }
+    }
+
+    #[test]
+    fn a_cause_is_the_innermost_exception() {
+        let said = "Task execution failed: sessionId: 7\nblock_size: 1000\nno_cache: false\n\
+                    : java.io.FileNotFoundException: /ufs/a b/f0 (No such file or directory) (Zero Copy)";
+        assert_eq!(
+            cause(said),
+            "java.io.FileNotFoundException: /ufs/a b/f0 (No such file or directory) (Zero Copy)"
+        );
+        let plain = "Failed to find enough block workers to replicate to.\n Needed 2 but only found 1.";
+        assert_eq!(cause(plain), plain.replace("\n ", " "));
+        assert_eq!(cause("Exception: x"), "Exception: x");
+        assert_eq!(cause(&"x".repeat(5000)).len(), CAUSE_CHARS);
     }
 
     #[test]

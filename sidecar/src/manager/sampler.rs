@@ -178,6 +178,10 @@ struct Rate(VecDeque<(Instant, u64)>);
 impl Rate {
     fn add(&mut self, now: Instant, count: &Count) -> (u64, Option<Duration>) {
         let highest = self.0.back().map_or(0, |(_, bytes)| *bytes).max(count.bytes_cached);
+        // The silence before the first byte says nothing about those to come.
+        if self.0.front().is_some_and(|(_, bytes)| *bytes == highest) {
+            self.0.clear();
+        }
         self.0.push_back((now, highest));
         while self.0.len() > 2 && self.0.front().is_some_and(|(at, _)| now - *at > RATE_OVER) {
             self.0.pop_front();
@@ -245,5 +249,11 @@ mod tests {
         assert_eq!(rate.add(start, &count(0)), (0, None));
         let (per_second, eta) = rate.add(start + Duration::from_secs(2), &count(200));
         assert_eq!((per_second, eta), (100, Some(Duration::from_secs(8))));
+
+        let mut late = Rate::default();
+        for second in 0..9 {
+            assert_eq!(late.add(start + Duration::from_secs(second), &count(0)), (0, None));
+        }
+        assert_eq!(late.add(start + Duration::from_secs(9), &count(100)).0, 100);
     }
 }
