@@ -185,6 +185,42 @@ pub(super) struct Step {
 
 /// Looks at [`LIST_STEP`] rows below `before` for at most `limit` that match.
 pub(super) fn list(conn: &Connection, query: &ListQuery, before: i64, limit: usize) -> Result<Step, Fault> {
+    match scan(conn, query, before, limit) {
+        // A page that leads to rows does not hold; which rows there are, an index knows too.
+        Err(Fault::Store(StoreError::Corrupt { .. })) => pick(conn, query, before, limit),
+        step => step,
+    }
+}
+
+/// As [`list`], row by row: those that cannot be reached come apart.
+fn pick(conn: &Connection, query: &ListQuery, before: i64, limit: usize) -> Result<Step, Fault> {
+    let mut ordinals = all(conn)?;
+    ordinals.retain(|ordinal| *ordinal < before);
+    ordinals.reverse();
+    let looked_at = usize::try_from(LIST_STEP).unwrap_or(usize::MAX).min(ordinals.len());
+    let floor = ordinals[..looked_at].last().copied().filter(|_| looked_at < ordinals.len());
+    let mut step = Step { jobs: Vec::new(), bad: Vec::new(), before: floor };
+    for ordinal in &ordinals[..looked_at] {
+        if step.jobs.len() == limit {
+            break;
+        }
+        match read(conn, *ordinal) {
+            Ok(found) if matches(query, &found.1) => step.jobs.push(found),
+            Ok(_) => {}
+            Err(Fault::Bad(bad)) => step.bad.push(bad),
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(step)
+}
+
+fn matches(query: &ListQuery, job: &Job) -> bool {
+    (query.states.is_empty() || query.states.contains(&job.state))
+        && query.path_prefix.as_ref().is_none_or(|prefix| prefix.contains(job.spec.path.as_str()))
+        && query.labels.iter().all(|(key, value)| job.spec.labels.get(key) == Some(value))
+}
+
+fn scan(conn: &Connection, query: &ListQuery, before: i64, limit: usize) -> Result<Step, Fault> {
     let floor: Option<i64> = cached(
         conn,
         "SELECT ordinal FROM jobs NOT INDEXED WHERE ordinal < ?1 ORDER BY ordinal DESC LIMIT 1 OFFSET ?2",
@@ -201,12 +237,19 @@ pub(super) fn list(conn: &Connection, query: &ListQuery, before: i64, limit: usi
     let mut step = Step { jobs: Vec::new(), bad: Vec::new(), before: floor };
     let mut statement = cached(conn, &sql)?;
     let mut rows = statement.query(params![before, floor.unwrap_or(i64::MIN), states, prefix])?;
+    let mut last = before;
     while step.jobs.len() < limit
         && let Some(row) = rows.next()?
     {
-        let wanted = |job: &Job| query.labels.iter().all(|(k, v)| job.spec.labels.get(k) == Some(v));
-        match read(conn, row.get(0)?) {
-            Ok(found) if wanted(&found.1) => step.jobs.push(found),
+        let ordinal: i64 = row.get(0)?;
+        if ordinal >= last {
+            let problem = "the table is out of order".to_owned();
+            return Err(StoreError::Corrupt { file: "".into(), problem }.into());
+        }
+        last = ordinal;
+        match read(conn, ordinal) {
+            // The statement has no say about labels.
+            Ok(found) if matches(query, &found.1) => step.jobs.push(found),
             Ok(_) => {}
             Err(Fault::Bad(bad)) => step.bad.push(bad),
             Err(fault) => return Err(fault),

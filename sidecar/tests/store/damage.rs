@@ -434,3 +434,55 @@ async fn a_damaged_index_is_made_again_when_the_store_is_opened() {
     }
     assert_eq!(damaged, 3, "jobs_id, and twice jobs_loaded, whose key holds both");
 }
+
+/// The page that leads to all others of the table.
+#[tokio::test]
+async fn a_damaged_root_of_the_table_costs_no_list() {
+    const INTERIOR: u8 = 5;
+    const HEADER: usize = 12;
+    let dir = tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let mut known = BTreeMap::new();
+    for number in 0..40 {
+        let mut job = queued(&format!("job-{number}"));
+        job.message = "m".repeat(900);
+        put(&store, &job).await;
+        known.insert(job.id.clone(), job);
+    }
+    store.close().await;
+    let file = dir.path().join(DB);
+    let whole = fs::read(&file).unwrap();
+    let conn = rusqlite::Connection::open(&file).unwrap();
+    let root: i64 = conn
+        .query_one("SELECT rootpage FROM sqlite_schema WHERE name = 'jobs'", (), |row| row.get(0))
+        .unwrap();
+    drop(conn);
+    let page = usize::try_from(root - 1).unwrap() * 4096;
+    assert_eq!(whole[page], INTERIOR);
+    let (mut served, mut refused) = (0, 0);
+    for byte in 0..16 {
+        let copy = tempdir().unwrap();
+        let mut content = whole.clone();
+        content[page + HEADER + byte] ^= 1 << (byte % 8);
+        fs::write(copy.path().join(DB), content).unwrap();
+        let directory = copy.path().to_owned();
+        let Ok(store) = tokio::task::spawn_blocking(move || Store::open(&directory)).await.unwrap() else {
+            refused += 1;
+            continue;
+        };
+        let listed = store.list(ListQuery { limit: 100, ..ListQuery::default() }).await.unwrap();
+        assert!(listed.is_sorted_by(|(a, _), (b, _)| a > b), "byte {byte}: twice, or out of order");
+        for (_, job) in &listed {
+            assert_eq!(known.get(&job.id), Some(job), "byte {byte}");
+        }
+        for (id, job) in &known {
+            match store.get(id).await {
+                Ok(found) => assert_eq!(found.as_ref(), Some(job), "byte {byte}"),
+                Err(error) => assert_eq!(error, StoreError::Damaged { id: id.to_string() }, "byte {byte}"),
+            }
+        }
+        store.close().await;
+        served += 1;
+    }
+    assert!(served > 0, "{refused} refused");
+}
