@@ -27,8 +27,21 @@ async fn warm(cluster: &Cluster) -> Result<Sidecar<'_>> {
     Ok(sidecar)
 }
 
-/// Cancels when a fifth of the bytes is cached, and proves that nothing goes on.
-async fn cancelled_half_way(cluster: &Cluster, data: &Data) -> Result<()> {
+/// Cancels when a fifth of the bytes is cached, and proves that nothing goes on. Where the load ran ahead of us,
+/// another one is tried.
+async fn cancelled_half_way(cluster: &Cluster, name: &str, (files, size): (usize, u64)) -> Result<()> {
+    for _ in 0..4 {
+        let data = cluster.data(name)?;
+        data.files(files, size)?;
+        if cancelled_in_time(cluster, &data).await? {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("too late each time, which proves nothing")
+}
+
+/// False: more than six tenths were cached when it was to be cancelled.
+async fn cancelled_in_time(cluster: &Cluster, data: &Data) -> Result<bool> {
     let path = data.path();
     let sidecar = Sidecar::start(cluster, &[] as &[&str]).await?;
     sidecar.start_load(load("a", path, 1)).await?;
@@ -39,7 +52,10 @@ async fn cancelled_half_way(cluster: &Cluster, data: &Data) -> Result<()> {
         Ok((cached * 5 >= length).then_some(cached))
     })
     .await?;
-    ensure!(at * 10 <= length * 6, "too late to tell: {at} of {length} bytes are cached");
+    if at * 10 > length * 6 {
+        sidecar.finished("a").await?;
+        return Ok(false);
+    }
     let jobs = live_jobs(cluster, path).await?.len();
     let began = Instant::now();
     cancel(&sidecar, "a").await?;
@@ -48,15 +64,18 @@ async fn cancelled_half_way(cluster: &Cluster, data: &Data) -> Result<()> {
     })
     .await?;
     let command = began.elapsed();
-    let load = sidecar.in_state("a", State::Cancelled).await?;
+    let load = sidecar.finished("a").await?;
+    if load.state() == State::Loaded {
+        return Ok(false);
+    }
     assert_cancelled(&load);
     let all = began.elapsed();
     let cached = steady(cluster, path).await?;
     eprintln!(
         "{jobs} live jobs; the command ended in {command:?}, all in {all:?}, with {cached} of {length} bytes"
     );
-    ensure!(cached < length, "it was cancelled too late to prove anything");
-    sidecar.assert_no_errors()
+    sidecar.assert_no_errors()?;
+    Ok(cached < length)
 }
 
 fn assert_cancelled(load: &Load) {
@@ -87,18 +106,12 @@ async fn steady(cluster: &Cluster, path: &str) -> Result<u64> {
 
 #[tokio::test]
 async fn small_files_half_way() -> Result<()> {
-    let cluster = rough().await?;
-    let data = cluster.data("cancel-small")?;
-    data.files(SMALL.0, SMALL.1)?;
-    cancelled_half_way(cluster, &data).await
+    cancelled_half_way(rough().await?, "cancel-small", SMALL).await
 }
 
 #[tokio::test]
 async fn big_files_half_way() -> Result<()> {
-    let cluster = rough().await?;
-    let data = cluster.data("cancel-big")?;
-    data.files(24, 15 * MIB)?;
-    cancelled_half_way(cluster, &data).await
+    cancelled_half_way(rough().await?, "cancel-big", (24, 15 * MIB)).await
 }
 
 #[tokio::test]
