@@ -435,10 +435,11 @@ async fn a_damaged_index_is_made_again_when_the_store_is_opened() {
     assert_eq!(damaged, 3, "jobs_id, and twice jobs_loaded, whose key holds both");
 }
 
-/// The page that leads to all others of the table.
+/// The page that leads to all others of the table, and the kind of each page that holds rows.
 #[tokio::test]
-async fn a_damaged_root_of_the_table_costs_no_list() {
+async fn a_damaged_page_of_the_table_costs_no_list() {
     const INTERIOR: u8 = 5;
+    const LEAF: u8 = 13;
     const HEADER: usize = 12;
     let dir = tempdir().unwrap();
     let store = open(dir.path()).await;
@@ -459,11 +460,18 @@ async fn a_damaged_root_of_the_table_costs_no_list() {
     drop(conn);
     let page = usize::try_from(root - 1).unwrap() * 4096;
     assert_eq!(whole[page], INTERIOR);
+    let rows = b"mmmmmmmm";
+    let leaves = whole.chunks_exact(4096).enumerate();
+    let leaves = leaves.filter(|(_, p)| p[0] == LEAF && p.windows(rows.len()).any(|window| window == rows));
+    let kinds = leaves.map(|(number, _)| (number * 4096, 1));
+    let flips: Vec<(usize, usize)> =
+        (0..16).map(|byte| (page + HEADER + byte, byte % 8)).chain(kinds).collect();
+    assert!(flips.len() > 20);
     let (mut served, mut refused) = (0, 0);
-    for byte in 0..16 {
+    for (byte, bit) in flips {
         let copy = tempdir().unwrap();
         let mut content = whole.clone();
-        content[page + HEADER + byte] ^= 1 << (byte % 8);
+        content[byte] ^= 1 << bit;
         fs::write(copy.path().join(DB), content).unwrap();
         let directory = copy.path().to_owned();
         let Ok(store) = tokio::task::spawn_blocking(move || Store::open(&directory)).await.unwrap() else {
