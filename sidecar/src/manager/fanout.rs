@@ -8,12 +8,14 @@
 //! ends with the publisher or with the sidecar.
 
 use std::{
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use tokio::{sync::watch, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::parking::Shared;
 
 /// Telling so many takes about a millisecond.
 const GROUP: usize = 64;
@@ -30,13 +32,12 @@ pub(super) struct Fanout<T> {
     stopping: CancellationToken,
 }
 
-#[derive(Debug)]
-struct Groups<T>(Mutex<Vec<watch::Sender<Arc<T>>>>);
+type Groups<T> = Shared<Vec<watch::Sender<Arc<T>>>>;
 
 impl<T: Send + Sync + 'static> Fanout<T> {
     /// `tasks` own the relay, which ends at the latest with `stopping`.
     pub(super) fn new(first: Arc<T>, tasks: TaskTracker, stopping: CancellationToken) -> Self {
-        let groups = Arc::new(Groups(Mutex::default()));
+        let groups = Arc::new(Shared::default());
         Self { source: watch::Sender::new(first), groups, relay: OnceLock::new(), tasks, stopping }
     }
 
@@ -80,12 +81,6 @@ impl<T: Send + Sync + 'static> Fanout<T> {
                 }
             }
         })
-    }
-}
-
-impl<T> Groups<T> {
-    fn with<R>(&self, f: impl FnOnce(&mut Vec<watch::Sender<Arc<T>>>) -> R) -> R {
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

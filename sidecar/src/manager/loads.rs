@@ -3,7 +3,10 @@
 //! Invariant: a load is here from the moment it is durable until its terminal state is durable. A call costs the
 //! same however many loads wait, unless one of them may begin.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use super::{admission, live::Live};
 use crate::job::LoadId;
@@ -11,7 +14,7 @@ use crate::job::LoadId;
 #[derive(Debug, Default)]
 pub(super) struct Loads {
     /// By a number that grows.
-    in_order: std::collections::BTreeMap<u64, Arc<Live>>,
+    in_order: BTreeMap<u64, Arc<Live>>,
     /// The newest of that id: one that has ended may not have left yet.
     by_id: HashMap<LoadId, (u64, Arc<Live>)>,
     next: u64,
