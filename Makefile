@@ -11,12 +11,12 @@ export RUST_BACKTRACE ?= 1
 export RUST_LIB_BACKTRACE ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites demo cluster test check bench clean
+.PHONY: help prerequisites demo cluster test check bench crd clean
 
 help: ## Lists these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-prerequisites: ## Fetches Alluxio and grpcurl into ~/.cache/alluxio-preload, once
+prerequisites: ## Fetches Alluxio, grpcurl and Kubernetes into ~/.cache/alluxio-preload, once
 	@tests/prerequisites
 
 demo: ## Loads sample data into a real two-worker Alluxio, with live progress
@@ -42,6 +42,11 @@ bench: prerequisites ## Measures, writes docs/benchmarks.md; BENCH_ARGS=name: on
 	cargo build --workspace --release --locked
 	cargo bench --package preload-tests --bench preload --locked -- $(BENCH_ARGS)
 	cargo bench --package preload-sidecar --bench store --locked
+
+crd: ## Writes deploy/crd from the types of the controller
+	cargo run --quiet --locked --package preload-controller -- crd preload > deploy/crd/preload.yaml
+	cargo run --quiet --locked --package preload-controller -- crd alluxio-runtime > deploy/crd/alluxioruntime.yaml
+	cargo run --quiet --locked --package preload-controller -- crd fluid-patch > deploy/crd/fluid-alluxioruntime.patch.yaml
 
 clean: ## Removes what was built; the prerequisites stay
 	cargo clean

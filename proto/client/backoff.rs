@@ -35,10 +35,15 @@ impl Backoff {
         let half = self.initial.saturating_mul(2u32.saturating_pow(attempt)).min(self.max) / 2;
         Some(half + half.mul_f64(f64::from(random) / f64::from(u32::MAX)))
     }
+
+    /// [`delay`](Self::delay) with a number of its own.
+    pub fn random_delay(&self, attempt: u32) -> Option<Duration> {
+        self.delay(attempt, random())
+    }
 }
 
 /// Jitter needs no better randomness than the keys of the standard library's hash maps.
-pub(super) fn random() -> u32 {
+fn random() -> u32 {
     (RandomState::new().hash_one(0) >> 32) as u32
 }
 

@@ -3,7 +3,7 @@
 //! Invariants: all loads of one watch have the same uid and a sequence that never goes back; after a
 //! terminal state or an error nothing follows; a row of failed tries has an end.
 
-use super::{Backoff, Client, Explanation, backoff, is_unreachable};
+use super::{Backoff, Client, Explanation, is_unreachable};
 use crate::v1::{Load, WatchLoadRequest, load::State};
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -171,7 +171,7 @@ impl Watch {
     fn broken(&mut self, error: Status) -> Result<Update, Status> {
         let asked = Explanation::of(&error).retry_after;
         let retry = is_unreachable(&error) || asked.is_some();
-        let delay = self.options.backoff.delay(self.failures, backoff::random()).filter(|_| retry);
+        let delay = self.options.backoff.random_delay(self.failures).filter(|_| retry);
         let Some(delay) = delay else {
             self.phase = Phase::Ended;
             return Err(error);

@@ -9,6 +9,7 @@ mod disk;
 mod faults;
 mod harness;
 mod history;
+mod kubernetes;
 mod loads;
 mod outcome;
 mod paths;

@@ -1,7 +1,7 @@
 //! An authority of a test's own, and what it signs, as PEM files for `--tls-cert` and its like.
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -38,11 +38,24 @@ impl Authority {
 
     /// For a server and a client alike; `names` are host names and addresses.
     pub fn identity(&self, names: &[&str]) -> Result<Identity> {
-        let key = KeyPair::generate().context("make a key")?;
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut parameters = CertificateParams::new(names).context("describe the certificate")?;
         parameters.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(&parameters)
+    }
+
+    /// For a client whom Kubernetes knows by this user name, in this group.
+    pub fn client(&self, user: &str, group: &str) -> Result<Identity> {
+        let mut parameters = CertificateParams::new(Vec::new()).context("describe the certificate")?;
+        parameters.distinguished_name.push(DnType::CommonName, user);
+        parameters.distinguished_name.push(DnType::OrganizationName, group);
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(&parameters)
+    }
+
+    fn sign(&self, parameters: &CertificateParams) -> Result<Identity> {
+        let key = KeyPair::generate().context("make a key")?;
         let signed = parameters.signed_by(&key, &self.issuer).context("sign a certificate")?;
         let stem = uuid::Uuid::new_v4();
         let identity = Identity {

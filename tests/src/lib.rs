@@ -23,6 +23,7 @@
 //! - [`Data`]: files to load. [`Oracle`]: what really is on the workers' disks.
 //! - [`Sandbox`]: a loopback network and a directory; [`Leash`]: one process. Both vanish with the test
 //!   process, also when that is killed with SIGKILL.
+//! - [`Kubernetes`]: a control plane without nodes; [`shared_kubernetes`] for tests that do it no harm.
 //! - [`Proxy`]: a network that a test can cut.
 //! - [`grpcurl`], [`Authority`] for TLS, [`processes`] for what runs, [`wait::until`] for conditions.
 //!
@@ -33,6 +34,7 @@ pub mod certificates;
 pub mod cluster;
 pub mod data;
 pub mod http;
+pub mod kubernetes;
 pub mod leash;
 pub mod oracle;
 pub mod prerequisites;
@@ -48,6 +50,7 @@ pub use certificates::Authority;
 pub use cluster::{Authentication, Cluster, MIB, Options, Role, shared};
 pub use data::{Data, ODD_NAMES};
 pub use grpcurl::grpcurl;
+pub use kubernetes::{AuditEvent, Kubernetes, KubernetesOptions, Part, shared as shared_kubernetes};
 pub use leash::{Exit, Leash};
 pub use oracle::{Copies, Oracle};
 pub use proxy::Proxy;

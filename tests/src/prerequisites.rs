@@ -11,6 +11,8 @@ pub const ALLUXIO: &str = "2.9.3";
 pub const ALLUXIO_WITHOUT_DISTRIBUTED_LOAD: &str = "2.9.6";
 /// Also in `tests/prerequisites`, which builds it.
 const GRPCURL: &str = "1.9.3";
+/// Also in `tests/prerequisites`, which builds it, and in `kubernetes/go.mod`.
+pub const KUBERNETES: &str = "1.36.3";
 
 fn cache() -> Result<PathBuf> {
     let folder = match std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
@@ -33,7 +35,16 @@ pub fn class_path(version: &str) -> Result<OsString> {
 
 /// The grpcurl binary.
 pub fn grpcurl() -> Result<PathBuf> {
-    let path = cache()?.join(format!("grpcurl-{GRPCURL}")).join("grpcurl");
+    built("grpcurl", GRPCURL)
+}
+
+/// The binary that is etcd, kube-apiserver, kube-controller-manager or kubectl, as its first argument says.
+pub fn kubernetes() -> Result<PathBuf> {
+    built("kubernetes", KUBERNETES)
+}
+
+fn built(name: &str, version: &str) -> Result<PathBuf> {
+    let path = cache()?.join(format!("{name}-{version}")).join(name);
     if !path.is_file() {
         bail!("{} is missing: run 'make prerequisites'", path.display());
     }

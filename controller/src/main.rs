@@ -1,0 +1,57 @@
+//! The door: parses, starts, and turns the result into an exit code: 0 stopped, 1 failed, 2 bad flags.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use preload_controller::{
+    args::{Cli, Command, Run},
+    crd, run, telemetry,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+const BAD_FLAGS: u8 = 2;
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Crd { document } => {
+            finish(crd::print(document).map(|text| print!("{text}")).map_err(Into::into))
+        }
+        Command::Run(args) => {
+            if let Err(error) = telemetry::init(&args.log, args.log_format) {
+                eprintln!("error: {error}");
+                return ExitCode::from(BAD_FLAGS);
+            }
+            finish(run_until_signal(*args))
+        }
+    }
+}
+
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_until_signal(args: Run) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let mut term = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let stop = CancellationToken::new();
+        let signals = async {
+            tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
+            stop.cancel();
+            tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
+            anyhow::bail!("a second signal: stopped at once")
+        };
+        tokio::select! {
+            done = run::run(args, stop.clone()) => done.map_err(anyhow::Error::from),
+            aborted = signals => aborted,
+        }
+    })
+}

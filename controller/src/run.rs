@@ -1,0 +1,176 @@
+//! Puts the parts together, and takes them apart in order.
+//!
+//! Start: admin port first, then the schemas, then the election. Stop: not ready, no new reconciliations, those
+//! under way end, watches of sidecars end, the lease is given up; loads in sidecars go on.
+
+use std::sync::Arc;
+
+use axum::http::{HeaderValue, header::USER_AGENT};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use thiserror::Error;
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::{self, Admin, Readiness},
+    args::Run,
+    lease::{Elector, Leadership},
+    metrics::Metrics,
+    schema,
+    scope::{self, Shared},
+    sidecar::{Access, AccessError},
+    stores::Scope,
+    writer::Writer,
+};
+
+/// The process cannot work. The operator acts on the message.
+#[derive(Debug, Error)]
+pub enum RunError {
+    #[error("cannot listen on --admin-listen {address}: {source}")]
+    Listen { address: std::net::SocketAddr, source: std::io::Error },
+    #[error("cannot read the kubeconfig: {0}; give --kubeconfig, or run in a pod")]
+    Kubeconfig(#[from] kube::config::KubeconfigError),
+    #[error("neither a kubeconfig nor a service account: {0}; give --kubeconfig, or run in a pod")]
+    InferConfig(#[from] kube::config::InferConfigError),
+    #[error("cannot make a client of the API server: {0}")]
+    Client(#[from] kube::Error),
+    #[error("the flags for sidecars cannot work: {0}")]
+    Access(#[from] AccessError),
+    #[error("the admin server failed: {0}")]
+    Admin(std::io::Error),
+}
+
+/// Works until `stop`.
+pub async fn run(args: Run, stop: CancellationToken) -> Result<(), RunError> {
+    let access = Arc::new(args.access());
+    access.check()?;
+    let address = args.admin_listen;
+    let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
+    let mut config = kubernetes(&args).await?;
+    let agent = HeaderValue::from_static(concat!("preload-controller/", env!("CARGO_PKG_VERSION")));
+    config.headers.push((USER_AGENT, agent));
+    let lease = args.lease(&config.default_namespace);
+    let client = Client::try_from(config)?;
+    let metrics = Metrics::default();
+    let (readiness, ready) = watch::channel(Readiness::Starting("asking the API server for its CRDs".into()));
+    let admin_stop = CancellationToken::new();
+    let admin =
+        admin::serve(listener, Admin { readiness: ready, metrics: metrics.clone() }, admin_stop.clone());
+    tracing::info!(admin = %address, identity = lease.identity, namespaces = ?args.namespace, "started");
+
+    let leadership = Leadership::default();
+    let writer = Writer::new(client.clone(), &lease.identity, leadership.clone(), metrics.clone());
+    let (schemas, watching) = schema::watch(&client);
+    let shared = Shared {
+        writer,
+        metrics: metrics.clone(),
+        settings: args.settings(),
+        concurrency: args.concurrency,
+        schema: schemas.runtime.clone(),
+    };
+    let scopes: Vec<_> = match args.namespace.as_slice() {
+        [] => vec![Scope::All],
+        namespaces => namespaces.iter().cloned().map(Scope::Namespace).collect(),
+    };
+    let elector = Elector::new(&client, lease, leadership);
+    let working = async {
+        if !wait_for_crd(schemas.preload, &readiness, &stop).await {
+            return;
+        }
+        let standby = |holder: Option<&str>| {
+            tracing::debug!(?holder, "standing by");
+            let state = match holder {
+                Some(_) => Readiness::Standby,
+                None => Readiness::Starting("the API server does not answer when asked for the lease".into()),
+            };
+            readiness.send_replace(state);
+            metrics.leading(false);
+        };
+        elector
+            .run(stop.clone(), standby, |term| {
+                metrics.leading(true);
+                readiness.send_replace(Readiness::Starting("filling the caches".into()));
+                lead(scopes.clone(), shared.clone(), access.clone(), term, readiness.clone())
+            })
+            .await;
+    };
+    let stopping = async {
+        stop.cancelled().await;
+        readiness.send_replace(Readiness::Stopping);
+    };
+    let ended = tokio::select! {
+        ended = admin => ended.map_err(RunError::Admin),
+        ((), ()) = async { tokio::join!(working, stopping) } => Ok(()),
+        () = watching => Ok(()),
+    };
+    admin_stop.cancel();
+    tracing::info!("stopped");
+    ended
+}
+
+async fn kubernetes(args: &Run) -> Result<Config, RunError> {
+    match &args.kubeconfig {
+        None => Ok(Config::infer().await?),
+        Some(path) => {
+            Ok(Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default())
+                .await?)
+        }
+    }
+}
+
+/// Without Preloads there is nothing to do. False: we are to stop.
+async fn wait_for_crd(
+    mut preload: watch::Receiver<Option<bool>>,
+    readiness: &watch::Sender<Readiness>,
+    stop: &CancellationToken,
+) -> bool {
+    let there = async {
+        loop {
+            let found = *preload.borrow_and_update();
+            match found {
+                Some(true) => return,
+                Some(false) => {
+                    let why = "the CRD preloads.preload.dev is missing: preload-controller crd | kubectl apply -f -";
+                    tracing::warn!("{why}");
+                    readiness.send_replace(Readiness::Starting(why.into()));
+                }
+                None => {}
+            }
+            if preload.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    stop.run_until_cancelled(there).await.is_some()
+}
+
+/// Serves every scope while this replica leads.
+async fn lead(
+    scopes: Vec<Scope>,
+    shared: Shared,
+    access: Arc<Access>,
+    term: CancellationToken,
+    readiness: watch::Sender<Readiness>,
+) {
+    let mut serving = JoinSet::new();
+    let filling = Arc::new(std::sync::atomic::AtomicUsize::new(scopes.len()));
+    for scope in scopes {
+        let (readiness, filling) = (readiness.clone(), filling.clone());
+        let ready = move || {
+            if filling.fetch_sub(1, std::sync::atomic::Ordering::AcqRel) == 1 {
+                tracing::info!("caches are full");
+                readiness.send_replace(Readiness::Leading);
+            }
+        };
+        serving.spawn(scope::serve(scope, shared.clone(), access.clone(), term.clone(), ready));
+    }
+    while let Some(ended) = serving.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a scope failed; starting it all again");
+            term.cancel();
+        }
+    }
+}

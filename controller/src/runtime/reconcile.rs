@@ -1,0 +1,202 @@
+//! Carries out plans for AlluxioRuntimes.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{
+    Api, Resource, ResourceExt,
+    api::ObjectMeta,
+    runtime::{controller::Action, reflector::ObjectRef},
+};
+use serde_json::{Value, json};
+
+use super::{
+    erasure::Written,
+    plan::{Child, Mirror, Observed, Plan, Schema, Step, plan},
+    wish::wish,
+};
+use crate::{
+    api::{AlluxioRuntime, Preload, PreloadSpec, PreloadWish, annotation},
+    preload::reconcile::{FINALIZER, ReconcileError},
+    stores::Stores,
+    writer::{Part, Writer},
+};
+
+/// `spec.data.preload` of each runtime as last seen, by uid: Fluid may erase it before it can be recorded.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes(Arc<Mutex<HashMap<String, PreloadWish>>>);
+
+impl Wishes {
+    /// Called for every state of a runtime that the watch brings, also for those that nobody reconciles.
+    pub fn note(&self, runtime: &AlluxioRuntime) {
+        let (Some(uid), Some(wish)) = (runtime.uid(), &runtime.spec.data.preload) else { return };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, wish.clone());
+    }
+
+    pub fn forget(&self, runtime: &AlluxioRuntime) {
+        if let Some(uid) = runtime.uid() {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+        }
+    }
+
+    fn get(&self, runtime: &AlluxioRuntime) -> Option<PreloadWish> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&runtime.uid()?).cloned()
+    }
+}
+
+/// What reconciling needs, and remembers of each runtime.
+#[derive(Debug)]
+pub struct Context {
+    pub writer: Writer,
+    pub stores: Stores,
+    pub wishes: Wishes,
+    pub resync: Duration,
+    pub written: Mutex<HashMap<ObjectRef<AlluxioRuntime>, Written>>,
+}
+
+impl Context {
+    fn written(&self, key: &ObjectRef<AlluxioRuntime>) -> Option<Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Drops what is known of runtimes that are gone.
+    pub fn retain(&self, mut exists: impl FnMut(&ObjectRef<AlluxioRuntime>) -> bool) {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| exists(key));
+    }
+}
+
+/// Brings one AlluxioRuntime as far as it can go now. Namespaces that did not opt in are not touched.
+pub async fn reconcile(
+    runtime: Arc<AlluxioRuntime>,
+    context: Arc<Context>,
+) -> Result<Action, ReconcileError> {
+    let namespace = runtime.namespace().unwrap_or_default();
+    if !context.stores.is_opted_in(&namespace) {
+        return Ok(Action::await_change());
+    }
+    let key = ObjectRef::from_obj(&*runtime);
+    let child = context.stores.preloads.get(&ObjectRef::new(&runtime.name_any()).within(&namespace));
+    let written = context.written(&key);
+    let next = observe_and_plan(&context, &runtime, child.as_deref(), written.as_ref());
+    tracing::debug!(runtime = %key, ?next, "planned");
+    let preloads = context.writer.namespaced(&namespace);
+    match next.step {
+        Step::Keep => {}
+        Step::Create(spec) => match context.writer.create(&preloads, &new_preload(&runtime, *spec)).await {
+            Ok(_) => {}
+            // The watch is behind: it will bring it.
+            Err(error) if error.is_conflict() => {}
+            Err(error) => return Err(error.into()),
+        },
+        Step::Update(spec) => {
+            if let Some(child) = &child {
+                let fields = json!({ "spec": serde_json::to_value(&*spec).unwrap_or(Value::Null) });
+                context.writer.apply(&preloads, child, Part::Main, fields, |_| true).await?;
+            }
+        }
+        Step::Delete => {
+            if let Some(child) = &child {
+                context.writer.delete(&preloads, &**child).await?;
+            }
+        }
+    }
+    let runtimes: Api<AlluxioRuntime> = context.writer.namespaced(&namespace);
+    if let Some(mirror) = next.mirror {
+        let (part, fields) = mirrored(context.stores.schema(), &mirror);
+        context.writer.apply(&runtimes, &runtime, part, fields, |_| true).await?;
+        let memory = Written::next(written.as_ref(), mirror, Timestamp::now());
+        context.written.lock().unwrap_or_else(PoisonError::into_inner).insert(key, memory);
+        let notices: Vec<_> = next.notice.into_iter().collect();
+        context.writer.tell(&runtime.object_ref(&()), &notices).await;
+    }
+    if let Some(record) = &next.record {
+        let fields = json!({ "metadata": { "annotations": { annotation::SPEC: encode(record) } } });
+        context.writer.apply(&runtimes, &runtime, Part::Main, fields, |_| true).await?;
+    }
+    let pause =
+        next.again_at.map(|at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
+    Ok(Action::requeue(pause.unwrap_or(context.resync).min(context.resync)))
+}
+
+fn observe_and_plan(
+    context: &Context,
+    runtime: &AlluxioRuntime,
+    child: Option<&Preload>,
+    written: Option<&Written>,
+) -> Plan {
+    let annotations = runtime.annotations();
+    let recorded: Option<PreloadWish> =
+        annotations.get(annotation::SPEC).and_then(|text| serde_json::from_str(text).ok());
+    let remembered = context.wishes.get(runtime).or_else(|| recorded.clone());
+    let spec = runtime.spec.data.preload.as_ref().or(remembered.as_ref());
+    let owned = |preload: &Preload| {
+        preload.owner_references().iter().any(|owner| Some(&owner.uid) == runtime.uid().as_ref())
+    };
+    plan(&Observed {
+        deleting: runtime.metadata.deletion_timestamp.is_some(),
+        schema: context.stores.schema(),
+        wish: wish(&runtime.name_any(), &runtime.spec, annotations, remembered.as_ref()),
+        spec,
+        recorded,
+        status: runtime.status.as_ref(),
+        annotated: annotations.get(annotation::STATUS).map(String::as_str),
+        child: child.map(|preload| {
+            let status = preload.status.clone().unwrap_or_default();
+            Child {
+                owned: owned(preload),
+                deleting: preload.metadata.deletion_timestamp.is_some(),
+                spec: preload.spec.clone(),
+                phase: status.phase,
+                percent: status.progress.map(|progress| progress.percent),
+                message: status.message,
+            }
+        }),
+        written,
+        now: Timestamp::now(),
+    })
+}
+
+fn new_preload(runtime: &AlluxioRuntime, spec: PreloadSpec) -> Preload {
+    let mut preload = Preload::new(&runtime.name_any(), spec);
+    preload.metadata = ObjectMeta {
+        name: Some(runtime.name_any()),
+        namespace: runtime.namespace(),
+        finalizers: Some(vec![FINALIZER.to_owned()]),
+        owner_references: Some(vec![OwnerReference {
+            api_version: AlluxioRuntime::api_version(&()).into_owned(),
+            kind: AlluxioRuntime::kind(&()).into_owned(),
+            name: runtime.name_any(),
+            uid: runtime.uid().unwrap_or_default(),
+            controller: Some(true),
+            block_owner_deletion: Some(false),
+        }]),
+        ..ObjectMeta::default()
+    };
+    preload
+}
+
+/// All that we own of a runtime, since whatever is left out is taken away.
+fn mirrored(schema: Schema, mirror: &Mirror) -> (Part, Value) {
+    match schema {
+        Schema::Missing | Schema::Stock => {
+            let annotations = json!({ annotation::STATUS: mirror.status });
+            (Part::Main, json!({ "metadata": { "annotations": annotations } }))
+        }
+        Schema::Patched | Schema::Standalone => {
+            let mut status = json!({ "preloadStatus": mirror.status });
+            if !mirror.progress.is_empty() {
+                status["preloadProgress"] = json!(mirror.progress);
+            }
+            (Part::Status, json!({ "status": status }))
+        }
+    }
+}
+
+fn encode(wish: &PreloadWish) -> String {
+    serde_json::to_string(wish).unwrap_or_default()
+}

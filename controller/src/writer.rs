@@ -1,0 +1,263 @@
+//! Every write to the API server goes through here: server-side apply with our field manager, only while we
+//! lead, and only onto the state that was planned upon.
+
+use std::{fmt::Debug, time::Duration};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    core::NamespaceResourceScope,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use crate::{lease::Leadership, metrics::Metrics, preload::status::Notice};
+
+/// Field manager of all our writes, and the reporter of our events.
+pub const MANAGER: &str = "preload-controller";
+/// Longest wait for one answer: a reconciliation must end, so that a replica which lost its lease can.
+const ANSWER: Duration = Duration::from_secs(15);
+/// An object that somebody else changes all the time: how often one write is tried.
+const TRIES: u32 = 8;
+
+/// A write that was not made. The reconciler tries again with back-off.
+#[derive(Debug, Error)]
+pub enum WriteError {
+    #[error("this replica does not lead any more")]
+    NotLeading,
+    #[error("the object has changed since it was looked at")]
+    Changed,
+    #[error("the API server does not answer")]
+    Silent,
+    #[error("the API server refuses: {0}")]
+    Api(#[source] Box<kube::Error>),
+}
+
+impl From<kube::Error> for WriteError {
+    fn from(error: kube::Error) -> Self {
+        Self::Api(Box::new(error))
+    }
+}
+
+impl WriteError {
+    /// An object of that name is there already.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Api(error) if is_code(error, 409))
+    }
+}
+
+/// Writes, counts, and tells. Clones share everything.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    leadership: Leadership,
+    recorder: Recorder,
+    metrics: Metrics,
+}
+
+impl Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+/// What is applied.
+#[derive(Clone, Copy, Debug)]
+pub enum Part {
+    /// spec or metadata
+    Main,
+    Status,
+}
+
+impl Writer {
+    #[must_use]
+    pub fn new(client: Client, instance: &str, leadership: Leadership, metrics: Metrics) -> Self {
+        let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(instance.to_owned()) };
+        Self { leadership, recorder: Recorder::new(client.clone(), reporter), client, metrics }
+    }
+
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Objects of one namespace, to be handed back to the methods below.
+    #[must_use]
+    pub fn namespaced<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    fn check(&self) -> Result<(), WriteError> {
+        if self.leadership.is_held() { Ok(()) } else { Err(WriteError::NotLeading) }
+    }
+
+    /// Applies `fields` onto `planned`, which must not have changed in what `same` compares. Fields that we
+    /// applied before and leave out now are removed. Gives the new state.
+    pub async fn apply<K>(
+        &self,
+        api: &Api<K>,
+        planned: &K,
+        part: Part,
+        fields: Value,
+        same: impl Fn(&K) -> bool,
+    ) -> Result<K, WriteError>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        let name = planned.name_any();
+        let mut version = planned.resource_version();
+        for _ in 0..TRIES {
+            self.check()?;
+            // The uid keeps apply from making the object anew should it have been deleted meanwhile.
+            let mut patch = json!({
+                "apiVersion": K::api_version(&()),
+                "kind": K::kind(&()),
+                "metadata": { "name": name, "uid": planned.uid(), "resourceVersion": version },
+            });
+            merge(&mut patch, fields.clone());
+            let (parameters, patch) = (PatchParams::apply(MANAGER).force(), Patch::Apply(patch));
+            let written = match part {
+                Part::Main => within(api.patch(&name, &parameters, &patch)).await,
+                Part::Status => within(api.patch_status(&name, &parameters, &patch)).await,
+            };
+            match written {
+                Err(error) if error.is_conflict() => self.metrics.conflict(),
+                other => {
+                    self.metrics.write(&K::kind(&()), if other.is_ok() { "applied" } else { "failed" });
+                    return other;
+                }
+            }
+            let now = within(api.get(&name)).await?;
+            if now.uid() != planned.uid() || !same(&now) {
+                return Err(WriteError::Changed);
+            }
+            version = now.resource_version();
+        }
+        Err(WriteError::Changed)
+    }
+
+    /// Takes one finalizer away, and leaves those of others. Done already, or gone: fine.
+    pub async fn remove_finalizer<K>(
+        &self,
+        api: &Api<K>,
+        object: &K,
+        finalizer: &str,
+    ) -> Result<(), WriteError>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        let name = object.name_any();
+        for _ in 0..TRIES {
+            self.check()?;
+            let Some(now) = within(api.get_opt(&name)).await? else { return Ok(()) };
+            if now.uid() != object.uid() || !now.finalizers().iter().any(|other| other == finalizer) {
+                return Ok(());
+            }
+            let others: Vec<_> = now.finalizers().iter().filter(|other| *other != finalizer).collect();
+            // Not by apply: the one who created the object may own the entry as well.
+            let patch =
+                json!({ "metadata": { "finalizers": others, "resourceVersion": now.resource_version() } });
+            let parameters =
+                PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+            match within(api.patch(&name, &parameters, &Patch::Merge(patch))).await {
+                Err(error) if error.is_conflict() => self.metrics.conflict(),
+                Err(WriteError::Api(error)) if is_code(&error, 404) => return Ok(()),
+                other => {
+                    self.metrics.write(&K::kind(&()), if other.is_ok() { "applied" } else { "failed" });
+                    return other.map(drop);
+                }
+            }
+        }
+        Err(WriteError::Changed)
+    }
+
+    /// Creates it; fails where it exists.
+    pub async fn create<K>(&self, api: &Api<K>, object: &K) -> Result<K, WriteError>
+    where
+        K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Debug,
+    {
+        self.check()?;
+        let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        let created = within(api.create(&parameters, object)).await;
+        self.metrics.write(&K::kind(&()), if created.is_ok() { "created" } else { "failed" });
+        created
+    }
+
+    /// Asks for the deletion of exactly this object.
+    pub async fn delete<K>(&self, api: &Api<K>, object: &K) -> Result<(), WriteError>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        self.check()?;
+        let preconditions = Preconditions { uid: object.uid(), resource_version: None };
+        let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+        match within(api.delete(&object.name_any(), &parameters)).await {
+            Ok(_) => self.metrics.write(&K::kind(&()), "deleted"),
+            // Gone already, or another object by now.
+            Err(WriteError::Api(error)) if is_code(&error, 404) || is_code(&error, 409) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Tells people. An Event that cannot be written is logged, since nothing depends on it.
+    pub async fn tell(&self, about: &ObjectReference, notices: &[Notice]) {
+        for notice in notices {
+            if !self.leadership.is_held() {
+                return;
+            }
+            let event = Event {
+                type_: if notice.warning { EventType::Warning } else { EventType::Normal },
+                reason: notice.reason.clone(),
+                note: Some(notice.note.clone()),
+                action: "Preload".to_owned(),
+                secondary: None,
+            };
+            if let Err(error) = within(self.recorder.publish(&event, about)).await {
+                tracing::warn!(%error, reason = notice.reason, "an event could not be written");
+            }
+        }
+    }
+}
+
+async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, WriteError> {
+    match tokio::time::timeout(ANSWER, call).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(WriteError::Silent),
+    }
+}
+
+fn is_code(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+/// Objects are merged, everything else is replaced.
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merging_keeps_what_is_not_named() {
+        let mut value = json!({ "metadata": { "name": "a" } });
+        merge(&mut value, json!({ "metadata": { "finalizers": ["f"] }, "status": null }));
+        assert_eq!(value, json!({ "metadata": { "name": "a", "finalizers": ["f"] }, "status": null }));
+    }
+}
