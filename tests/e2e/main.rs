@@ -4,6 +4,7 @@
 mod access;
 mod cancel;
 mod contract;
+mod controller;
 mod crash;
 mod disk;
 mod faults;

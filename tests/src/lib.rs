@@ -24,6 +24,8 @@
 //! - [`Sandbox`]: a loopback network and a directory; [`Leash`]: one process. Both vanish with the test
 //!   process, also when that is killed with SIGKILL.
 //! - [`Kubernetes`]: a control plane without nodes; [`shared_kubernetes`] for tests that do it no harm.
+//! - [`Controller`]: the real one, as [`Sidecar`]; [`Crds`] for it. [`Fluid`] plays Fluid and the kubelet.
+//! - [`Course`]: every state of the objects of a namespace that the API server has shown.
 //! - [`Proxy`]: a network that a test can cut.
 //! - [`grpcurl`], [`Authority`] for TLS, [`processes`] for what runs, [`wait::until`] for conditions.
 //!
@@ -32,7 +34,11 @@
 
 pub mod certificates;
 pub mod cluster;
+pub mod controller;
+pub mod course;
+pub mod crds;
 pub mod data;
+pub mod fluid;
 pub mod http;
 pub mod kubernetes;
 pub mod leash;
@@ -48,7 +54,11 @@ mod grpcurl;
 
 pub use certificates::Authority;
 pub use cluster::{Authentication, Cluster, MIB, Options, Role, shared};
+pub use controller::{Controller, ControllerSetup};
+pub use course::{Course, Shown};
+pub use crds::{Crds, shared_fluid};
 pub use data::{Data, ODD_NAMES};
+pub use fluid::Fluid;
 pub use grpcurl::grpcurl;
 pub use kubernetes::{AuditEvent, Kubernetes, KubernetesOptions, Part, shared as shared_kubernetes};
 pub use leash::{Exit, Leash};

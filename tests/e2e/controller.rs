@@ -1,0 +1,5 @@
+//! The controller on a real API server, with the real sidecar on the real Alluxio. Fluid and the kubelet are
+//! played ([`preload_tests::Fluid`]), because there are no nodes.
+
+mod loads;
+mod world;
