@@ -115,7 +115,11 @@ impl Elector {
                 Ok(None) => return,
                 Ok(Some(holder)) => standby(Some(&holder)),
                 Err(error) => {
-                    tracing::warn!(%error, lease = self.config.name, "the lease cannot be looked at; trying again");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        lease = self.config.name,
+                        "the lease cannot be looked at; trying again"
+                    );
                     standby(None);
                 }
             }
@@ -134,7 +138,10 @@ impl Elector {
                     tracing::warn!(holder, "another replica has the lease");
                     return;
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "the lease was not renewed; trying again"),
+                Ok(Err(error)) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the lease was not renewed; trying again"
+                ),
                 Err(_) => return,
             }
             if !self.leadership.is_held() {
@@ -227,7 +234,10 @@ impl Elector {
         };
         match tokio::time::timeout(self.config.pause(), give_up).await {
             Ok(Ok(())) => tracing::info!(lease = self.config.name, "the lease was given up"),
-            Ok(Err(error)) => tracing::warn!(%error, "the lease could not be given up; it runs out"),
+            Ok(Err(error)) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the lease could not be given up; it runs out"
+            ),
             Err(_) => tracing::warn!("no answer when giving up the lease; it runs out"),
         }
     }

@@ -3,7 +3,10 @@
 //! Start: admin port first, then the schemas, then the election. Stop: not ready, no new reconciliations, those
 //! under way end, watches of sidecars end, the lease is given up; loads in sidecars go on.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use axum::http::{HeaderValue, header::USER_AGENT};
 use kube::{
@@ -156,11 +159,12 @@ async fn lead(
     readiness: watch::Sender<Readiness>,
 ) {
     let mut serving = JoinSet::new();
-    let filling = Arc::new(std::sync::atomic::AtomicUsize::new(scopes.len()));
+    let filling = Arc::new(AtomicUsize::new(scopes.len()));
     for scope in scopes {
         let (readiness, filling) = (readiness.clone(), filling.clone());
+        let first = AtomicBool::new(true);
         let ready = move || {
-            if filling.fetch_sub(1, std::sync::atomic::Ordering::AcqRel) == 1 {
+            if first.swap(false, Ordering::AcqRel) && filling.fetch_sub(1, Ordering::AcqRel) == 1 {
                 tracing::info!("caches are full");
                 readiness.send_replace(Readiness::Leading);
             }

@@ -53,7 +53,11 @@ async fn follow<T: PartialEq + std::fmt::Debug>(
                     changed
                 });
             }
-            Err(error) => tracing::warn!(crd = name, %error, "the CRD cannot be watched; trying again"),
+            Err(error) => tracing::warn!(
+                crd = name,
+                error = &error as &dyn std::error::Error,
+                "the CRD cannot be watched; trying again"
+            ),
         }
     }
 }

@@ -52,20 +52,52 @@ pub struct Shared {
 }
 
 /// Serves the scope until `stop`; then no write and no session is left. `ready` is called once caches are full.
+///
+/// When the schema of AlluxioRuntimes changes, all of it begins anew: watches that were opened before go on to
+/// show objects as the old schema has them.
 pub async fn serve(
     scope: Scope,
     shared: Shared,
     access: Arc<Access>,
     stop: CancellationToken,
-    ready: impl FnOnce(),
+    ready: impl Fn(),
+) {
+    let mut schemas = shared.schema.clone();
+    while let Some(Ok(schema)) = stop.run_until_cancelled(schemas.wait_for(Option::is_some)).await.map(copied)
+    {
+        let term = stop.child_token();
+        let changed = async {
+            // An error: nobody looks at schemas any more, since the process is stopping.
+            if schemas.wait_for(|now| *now != Some(schema)).await.is_ok() {
+                term.cancel();
+            }
+        };
+        let serving = serve_schema(&scope, &shared, schema, access.clone(), term.clone(), &ready);
+        tokio::join!(serving, term.run_until_cancelled(changed));
+    }
+}
+
+/// The borrow of a channel must not be held while it is waited on.
+fn copied(
+    found: Result<watch::Ref<'_, Option<Schema>>, watch::error::RecvError>,
+) -> Result<Schema, watch::error::RecvError> {
+    found.map(|schema| schema.unwrap_or_default())
+}
+
+async fn serve_schema(
+    scope: &Scope,
+    shared: &Shared,
+    schema: Schema,
+    access: Arc<Access>,
+    stop: CancellationToken,
+    ready: &impl Fn(),
 ) {
     let (preload_sender, preload_queue) = mpsc::unbounded_channel();
     let (runtime_sender, runtime_queue) = mpsc::unbounded_channel();
     let queues = Queues { preloads: preload_sender.clone(), runtimes: runtime_sender };
     let wishes = Wishes::default();
     let (tasks, watching) = (TaskTracker::new(), CancellationToken::new());
-    let mut stores =
-        stores::start(shared.writer.client(), &scope, &shared.schema, &queues, &wishes, (&tasks, &watching));
+    let stores = stores::start(shared.writer.client(), scope, schema, &queues, &wishes, (&tasks, &watching));
     let sidecars = Sidecars::new(access, preload_sender);
     if stop.run_until_cancelled(stores.ready()).await.is_some() {
         ready();
@@ -100,7 +132,7 @@ pub async fn serve(
                 scheduling,
                 |object, context| { runtime::reconcile(object, context).boxed() }
             ),
-            tidy(&scope, &stores, &queues, shared.schema.clone(), (&context, &runtimes), &stop),
+            tidy(scope, &stores, (&context, &runtimes), &stop),
         );
     }
     watching.cancel();
@@ -162,25 +194,16 @@ async fn reconcile<K, C>(
         .await;
 }
 
-/// Looks at everything when the schema of AlluxioRuntimes changes, and forgets what is gone.
+/// Forgets what is gone, and counts what is there.
 async fn tidy(
     scope: &Scope,
     stores: &stores::Stores,
-    queues: &Queues,
-    mut schema: watch::Receiver<Option<Schema>>,
     (preloads, runtimes): (&preload::Context, &runtime::Context),
     stop: &CancellationToken,
 ) {
-    schema.mark_unchanged();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            changed = schema.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                stores::touch_all(stores, queues);
-            }
             () = tokio::time::sleep(TIDY) => {
                 preloads.sidecars.retain(|key| stores.preloads.get(key).is_some());
                 preloads.memory.retain(|key| stores.preloads.get(key).is_some());

@@ -17,7 +17,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -71,16 +71,11 @@ pub struct Stores {
     pub sets: Store<StatefulSet>,
     /// None: every namespace of the scope is opted in.
     namespaces: Option<Store<PartialObjectMeta<Namespace>>>,
-    schema: watch::Receiver<Option<Schema>>,
+    /// What AlluxioRuntimes can hold.
+    pub schema: Schema,
 }
 
 impl Stores {
-    /// What AlluxioRuntimes can hold.
-    #[must_use]
-    pub fn schema(&self) -> Schema {
-        self.schema.borrow().unwrap_or_default()
-    }
-
     /// AlluxioRuntimes of this namespace may be touched.
     #[must_use]
     pub fn is_opted_in(&self, namespace: &str) -> bool {
@@ -91,7 +86,7 @@ impl Stores {
     }
 
     /// Waits until every cache is filled.
-    pub async fn ready(&mut self) {
+    pub async fn ready(&self) {
         // An error: the writers are gone, because the scope is stopping.
         let _ = self.preloads.wait_until_ready().await;
         let _ = self.pods.wait_until_ready().await;
@@ -99,8 +94,7 @@ impl Stores {
         if let Some(namespaces) = &self.namespaces {
             let _ = namespaces.wait_until_ready().await;
         }
-        let _ = self.schema.wait_for(Option::is_some).await;
-        if self.schema() != Schema::Missing {
+        if self.schema != Schema::Missing {
             let _ = self.runtimes.wait_until_ready().await;
         }
     }
@@ -128,7 +122,7 @@ impl Queues {
 pub fn start(
     client: &Client,
     scope: &Scope,
-    schema: &watch::Receiver<Option<Schema>>,
+    schema: Schema,
     queues: &Queues,
     wishes: &Wishes,
     (tasks, stop): (&TaskTracker, &CancellationToken),
@@ -139,7 +133,7 @@ pub fn start(
     let (sets, set_writer) = reflector::store();
     let namespaces = (*scope == Scope::All).then(reflector::store::<PartialObjectMeta<Namespace>>);
     let (namespaces, namespace_writer) = namespaces.unzip();
-    let stores = Stores { preloads, runtimes, pods, sets, namespaces, schema: schema.clone() };
+    let stores = Stores { preloads, runtimes, pods, sets, namespaces, schema };
     let watches = Watches { stores: stores.clone(), queues: queues.clone(), wishes: wishes.clone() };
     let spawn = |name: &'static str, task: futures_util::future::BoxFuture<'static, ()>| {
         let stop = stop.clone();
@@ -182,17 +176,12 @@ pub fn start(
             Box::pin(reflect(api, config.clone(), writer, |_| {}, move |change| of.on_namespace(change))),
         );
     }
-    let (api, mut schema) = (scope.api(client), schema.clone());
-    spawn(
-        "runtimes",
-        Box::pin(async move {
-            // Asking for a kind that does not exist fails; wait until it does.
-            if schema.wait_for(|schema| schema.is_some_and(|schema| schema != Schema::Missing)).await.is_ok()
-            {
-                reflect(api, config, runtime_writer, |_| {}, move |change| watches.on_runtime(change)).await;
-            }
-        }),
-    );
+    // Asking for a kind that does not exist fails.
+    if schema != Schema::Missing {
+        let api = scope.api(client);
+        let task = reflect(api, config, runtime_writer, |_| {}, move |change| watches.on_runtime(change));
+        spawn("runtimes", Box::pin(task));
+    }
     stores
 }
 
@@ -227,7 +216,7 @@ async fn reflect<K>(
             Ok(watcher::Event::InitDone) => on_change(Change::Listed),
             Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
             Err(error) => {
-                tracing::warn!(kind = %K::kind(&()), %error, "a watch was interrupted; trying again")
+                tracing::warn!(kind = %K::kind(&()), error = &error as &dyn std::error::Error, "a watch was interrupted; trying again")
             }
         }
     }
@@ -347,13 +336,6 @@ impl Watches {
             self.queues.runtime(&runtime.name_any(), &runtime.namespace().unwrap_or_default());
         }
     }
-}
-
-/// Touches everything: for a resync, or when the schema has changed.
-pub fn touch_all(stores: &Stores, queues: &Queues) {
-    let all = Watches { stores: stores.clone(), queues: queues.clone(), wishes: Wishes::default() };
-    all.all_preloads();
-    all.all_runtimes();
 }
 
 /// Only readiness, address and annotations of a pod are read.

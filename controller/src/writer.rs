@@ -221,7 +221,11 @@ impl Writer {
                 secondary: None,
             };
             if let Err(error) = within(self.recorder.publish(&event, about)).await {
-                tracing::warn!(%error, reason = notice.reason, "an event could not be written");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    reason = notice.reason,
+                    "an event could not be written"
+                );
             }
         }
     }

@@ -1,4 +1,5 @@
-//! What the sidecar costs, measured on the release binary: `cargo bench -p preload-tests --bench preload`.
+//! What sidecar and controller cost, measured on the release binaries:
+//! `cargo bench -p preload-tests --bench preload`.
 //!
 //! Sections are picked by name; `--quick` proves in a minute that everything works, with sizes that prove
 //! nothing else. A full run writes what it found into docs/benchmarks.md: the sections that ran, the others
@@ -6,6 +7,7 @@
 //!
 //! Invariants: what is compared runs in turns, in one run and on one disk; nothing fails because it is slow.
 
+mod controller;
 mod document;
 mod durable;
 mod machine;
@@ -25,7 +27,7 @@ use std::time::Instant;
 use tokio::sync::OnceCell;
 
 /// In the order of the document.
-const SECTIONS: [&str; 5] = ["durable", "watchers", "startup", "verify", "overhead"];
+const SECTIONS: [&str; 6] = ["durable", "watchers", "startup", "verify", "overhead", "controller"];
 
 /// What the sections share.
 #[derive(Debug)]
@@ -62,7 +64,8 @@ impl Bench {
             "watchers" => watchers::run(self).await,
             "startup" => startup::run(self).await,
             "verify" => verify::run(self).await,
-            _ => overhead::run(self).await,
+            "overhead" => overhead::run(self).await,
+            _ => controller::run(self).await,
         }
     }
 }

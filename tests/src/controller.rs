@@ -94,8 +94,10 @@ impl<'a> Controller<'a> {
         command.arg("run").arg("--kubeconfig").arg(&self.setup.kubeconfig);
         command.arg("--admin-listen").arg(&self.admin);
         command.arg("--lease-namespace").arg(&self.setup.lease_namespace);
-        // Short, so that a replica that was killed is replaced soon.
-        command.args(["--lease-duration", "3s"]);
+        if !self.setup.arguments.iter().any(|a| a.to_string_lossy().starts_with("--lease-duration")) {
+            // Short, so that a replica that was killed is replaced soon.
+            command.arg("--lease-duration=3s");
+        }
         if let Some(namespace) = &self.setup.namespace {
             command.arg("--namespace").arg(namespace);
         }

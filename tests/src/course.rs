@@ -24,6 +24,11 @@ pub struct Shown {
 }
 
 impl Shown {
+    fn of(object: &DynamicObject, deleted: bool) -> Self {
+        let (at, name) = (Instant::now(), object.name_any());
+        Self { at, name, deleted, object: serde_json::to_value(object).unwrap_or_default() }
+    }
+
     /// A text in it, such as `/status/phase`; empty where it is missing.
     pub fn text(&self, pointer: &str) -> &str {
         self.object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
@@ -77,14 +82,9 @@ impl Course {
         let api: Api<DynamicObject> =
             Api::namespaced_with(client.clone(), namespace, &ApiResource::from_gvk(&gvk));
         let shown = Arc::<Mutex<Vec<Shown>>>::default();
-        // The first watch has begun when this returns: nothing is missed.
-        let mut version = api
-            .list(&Default::default())
-            .await
-            .context("list")?
-            .metadata
-            .resource_version
-            .unwrap_or_default();
+        // The first watch begins where this list ends: nothing is missed.
+        let list = api.list(&Default::default()).await.context("list")?;
+        let mut version = list.metadata.resource_version.unwrap_or_default();
         let recorded = shown.clone();
         let watching = tokio::spawn(async move {
             loop {
@@ -95,15 +95,20 @@ impl Course {
                         let (object, deleted) = match event {
                             WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
                             WatchEvent::Deleted(object) => (object, true),
-                            WatchEvent::Bookmark(_) | WatchEvent::Error(_) => continue,
+                            WatchEvent::Bookmark(_) => continue,
+                            WatchEvent::Error(_) => {
+                                // Too old: what happened in between is lost, what is there now is not.
+                                let Ok(list) = api.list(&Default::default()).await else { break };
+                                version = list.metadata.resource_version.clone().unwrap_or_default();
+                                recorded
+                                    .lock()
+                                    .unwrap_or_else(PoisonError::into_inner)
+                                    .extend(list.items.iter().map(|object| Shown::of(object, false)));
+                                break;
+                            }
                         };
                         version = object.resource_version().unwrap_or_default();
-                        let state = Shown {
-                            at: Instant::now(),
-                            name: object.name_any(),
-                            deleted,
-                            object: serde_json::to_value(&object).unwrap_or_default(),
-                        };
+                        let state = Shown::of(&object, deleted);
                         recorded.lock().unwrap_or_else(PoisonError::into_inner).push(state);
                     }
                 }

@@ -158,6 +158,17 @@ impl Fluid {
         Ok(())
     }
 
+    /// Fluid's finalizer: a deletion waits until it has taken the cluster down.
+    pub async fn hold(&self) -> Result<()> {
+        self.edit(json!({ "metadata": { "finalizers": ["fluid.io/alluxio-runtime-controller-finalizer"] } }))
+            .await
+    }
+
+    /// The cluster is down.
+    pub async fn let_go(&self) -> Result<()> {
+        self.edit(json!({ "metadata": { "finalizers": null } })).await
+    }
+
     /// Something more was mounted.
     pub async fn mounted(&self, time: &str) -> Result<()> {
         let patch = Patch::Merge(json!({ "status": { "mountTime": time } }));

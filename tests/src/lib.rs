@@ -26,6 +26,8 @@
 //! - [`Kubernetes`]: a control plane without nodes; [`shared_kubernetes`] for tests that do it no harm.
 //! - [`Controller`]: the real one, as [`Sidecar`]; [`Crds`] for it. [`Fluid`] plays Fluid and the kubelet.
 //! - [`Course`]: every state of the objects of a namespace that the API server has shown.
+//! - [`Gatekeeper`]: a way to the API server that counts writes, and can act right after one.
+//! - [`Stub`]: hundreds of sidecars that are played, for tests of scale alone.
 //! - [`Proxy`]: a network that a test can cut.
 //! - [`grpcurl`], [`Authority`] for TLS, [`processes`] for what runs, [`wait::until`] for conditions.
 //!
@@ -39,6 +41,7 @@ pub mod course;
 pub mod crds;
 pub mod data;
 pub mod fluid;
+pub mod gatekeeper;
 pub mod http;
 pub mod kubernetes;
 pub mod leash;
@@ -48,6 +51,7 @@ pub mod processes;
 pub mod proxy;
 pub mod sandbox;
 pub mod sidecar;
+pub mod stub;
 pub mod wait;
 
 mod grpcurl;
@@ -59,6 +63,7 @@ pub use course::{Course, Shown};
 pub use crds::{Crds, shared_fluid};
 pub use data::{Data, ODD_NAMES};
 pub use fluid::Fluid;
+pub use gatekeeper::Gatekeeper;
 pub use grpcurl::grpcurl;
 pub use kubernetes::{AuditEvent, Kubernetes, KubernetesOptions, Part, shared as shared_kubernetes};
 pub use leash::{Exit, Leash};
@@ -66,3 +71,4 @@ pub use oracle::{Copies, Oracle};
 pub use proxy::Proxy;
 pub use sandbox::{Output, Sandbox};
 pub use sidecar::{Setup, Sidecar, load};
+pub use stub::{Behaviour, Stub};

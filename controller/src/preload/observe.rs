@@ -41,7 +41,7 @@ impl Observer<'_> {
             RuntimeKind::AlluxioRuntime => {
                 let masters = format!("{name}-master");
                 let runtime = self.stores.runtimes.get(&ObjectRef::new(name).within(self.namespace));
-                match (self.stores.schema(), runtime) {
+                match (self.stores.schema, runtime) {
                     (Schema::Missing, _) => {
                         self.missing(&masters, "RuntimeMissing", "this Kubernetes has no AlluxioRuntimes")
                     }

@@ -27,6 +27,9 @@ use crate::{
     writer::{Part, Writer},
 };
 
+/// When the API server drops our field, what it holds is looked at again after this time.
+const AFTER_A_DROP: Duration = Duration::from_secs(1);
+
 /// `spec.data.preload` of each runtime as last seen, by uid: Fluid may erase it before it can be recorded.
 #[derive(Clone, Debug, Default)]
 pub struct Wishes(Arc<Mutex<HashMap<String, PreloadWish>>>);
@@ -105,10 +108,14 @@ pub async fn reconcile(
             }
         }
     }
+    let mut dropped = false;
     let runtimes: Api<AlluxioRuntime> = context.writer.namespaced(&namespace);
     if let Some(mirror) = next.mirror {
-        let (part, fields) = mirrored(context.stores.schema(), &mirror);
-        context.writer.apply(&runtimes, &runtime, part, fields, |_| true).await?;
+        let (part, fields) = mirrored(context.stores.schema, &mirror);
+        let shown = context.writer.apply(&runtimes, &runtime, part, fields, |_| true).await?;
+        // A CRD that was patched a moment ago may still drop the field, and then no change will wake us.
+        dropped = matches!(part, Part::Status)
+            && shown.status.is_none_or(|status| status.preload_status != Some(mirror.status));
         let memory = Written::next(written.as_ref(), mirror, Timestamp::now());
         context.written.lock().unwrap_or_else(PoisonError::into_inner).insert(key, memory);
         let notices: Vec<_> = next.notice.into_iter().collect();
@@ -117,6 +124,9 @@ pub async fn reconcile(
     if let Some(record) = &next.record {
         let fields = json!({ "metadata": { "annotations": { annotation::SPEC: encode(record) } } });
         context.writer.apply(&runtimes, &runtime, Part::Main, fields, |_| true).await?;
+    }
+    if dropped {
+        return Ok(Action::requeue(AFTER_A_DROP));
     }
     let pause =
         next.again_at.map(|at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
@@ -139,7 +149,7 @@ fn observe_and_plan(
     };
     plan(&Observed {
         deleting: runtime.metadata.deletion_timestamp.is_some(),
-        schema: context.stores.schema(),
+        schema: context.stores.schema,
         wish: wish(&runtime.name_any(), &runtime.spec, annotations, remembered.as_ref()),
         spec,
         recorded,

@@ -39,10 +39,7 @@ async fn from_apply_to_loaded() -> Result<()> {
     for word in ["PHASE", "PERCENT", "ETA", "AGE", NAME, "Loaded", "100"] {
         ensure!(table.contains(word), "no {word} in\n{table}");
     }
-    let events = world.kubectl(&["get", "events.events.k8s.io"]).await?;
-    for word in ["Pending", "Loaded", "PreloadNotStarted", "PreloadLoaded"] {
-        ensure!(events.contains(word), "no {word} in\n{events}");
-    }
+    world.events_tell(&["Pending", "Loaded", "PreloadNotStarted", "PreloadLoaded"]).await?;
     world.preloads.assert_paced(NAME)?;
     world.runtimes.assert_paced(NAME)?;
     world.controller.assert_no_errors()?;

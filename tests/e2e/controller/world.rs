@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result};
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
-use preload_tests::{Cluster, Controller, Course, Data, Fluid, Kubernetes, Sidecar, shared, shared_fluid};
+use preload_tests::{
+    Cluster, Controller, Course, Data, Fluid, Kubernetes, Sidecar, shared, shared_fluid, wait,
+};
 
 /// A namespace with a runtime that does not exist yet, a sidecar on the shared Alluxio, and a controller.
 #[derive(Debug)]
@@ -57,9 +59,30 @@ impl World {
         self.runtimes.until(NAME, |shown| shown.text("/status/preloadStatus") == status).await.map(drop)
     }
 
+    /// Waits until the last state of the runtime shows it.
+    pub(super) async fn now_shows(&self, status: &str) -> Result<()> {
+        wait::until(&format!("the runtime to show {status}"), wait::LIMIT, async || {
+            let last = self.runtimes.of(NAME).pop().context("no runtime")?;
+            let shown = last.text("/status/preloadStatus");
+            anyhow::ensure!(shown == status, "it shows {shown:?}");
+            Ok(Some(()))
+        })
+        .await
+    }
+
     /// preloadStatus of the runtime over time.
     pub(super) fn statuses(&self) -> Vec<String> {
         self.runtimes.values(NAME, "/status/preloadStatus")
+    }
+
+    /// Waits until the Events of the namespace hold these words. They follow the write that they tell of.
+    pub(super) async fn events_tell(&self, words: &[&str]) -> Result<()> {
+        wait::until(&format!("events with {words:?}"), wait::LIMIT, async || {
+            let events = self.kubectl(&["get", "events.events.k8s.io"]).await?;
+            anyhow::ensure!(words.iter().all(|word| events.contains(word)), "{events}");
+            Ok(Some(()))
+        })
+        .await
     }
 
     pub(super) async fn preload_api(&self) -> Result<Api<DynamicObject>> {

@@ -1,0 +1,201 @@
+//! What the controller may do, does, and shows to whom.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use preload_tests::{
+    AuditEvent, Authority, ControllerSetup, Course, Fluid, Kubernetes, MIB, Setup, Sidecar, shared,
+    shared_fluid, wait,
+};
+use serde_json::{Value, json};
+
+use super::world::{NAME, WORKERS, spec};
+
+const ACCOUNT: &str = "preload-controller";
+
+/// Binds the roles of `deploy/base/rbac.yaml`, and nothing else, to a ServiceAccount.
+async fn account(kubernetes: &Kubernetes, namespace: &str) -> Result<std::path::PathBuf> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/base/rbac.yaml");
+    let roles = fs::read_to_string(path).context("read rbac.yaml")?;
+    for document in roles.split("\n---\n") {
+        let document = if document.contains("kind: Role\n") {
+            document.replace("metadata:\n", &format!("metadata:\n  namespace: {namespace}\n"))
+        } else {
+            document.to_owned()
+        };
+        kubernetes.apply(&document).await?;
+    }
+    let subject = format!("--serviceaccount={namespace}:{ACCOUNT}");
+    let kubeconfig = kubernetes.service_account_kubeconfig(namespace, ACCOUNT).await?;
+    let name = format!("{namespace}-controller");
+    let of_cluster = ["create", "clusterrolebinding", &name, "--clusterrole=preload-controller", &subject];
+    kubernetes.kubectl(&of_cluster).await?.success()?;
+    let of_namespace =
+        ["create", "rolebinding", &name, "--role=preload-controller", &subject, "-n", namespace];
+    kubernetes.kubectl(&of_namespace).await?.success()?;
+    Ok(kubeconfig)
+}
+
+/// Everything that a controller does in its life, with the role of the manifests only: nothing is refused, and
+/// nothing is granted that is never used.
+#[tokio::test]
+async fn the_role_is_exactly_what_is_used() -> Result<()> {
+    let (kubernetes, alluxio) = tokio::try_join!(shared_fluid(), shared())?;
+    let namespace = kubernetes.namespace("role", &[("preload.dev/enabled", "true")]).await?;
+    let kubeconfig = account(kubernetes, &namespace).await?;
+    let preloads = Course::of_preloads(&kubernetes.client().await?, &namespace).await?;
+    let sidecar = Sidecar::start(alluxio, &[] as &[&str]).await?;
+    let data = alluxio.data("role")?;
+    data.files(2, MIB)?;
+    let setup = ControllerSetup::new(kubernetes, &namespace).kubeconfig(&kubeconfig).all_namespaces();
+    let mut controller = setup.start(kubernetes).await?;
+
+    let fluid = Fluid::new(kubernetes, &namespace, NAME).await?;
+    fluid.create(spec(data.path(), 1), &[]).await?;
+    fluid.everything_ready(sidecar.address(), WORKERS).await?;
+    preloads.until(NAME, |shown| shown.text("/status/phase") == "Loaded").await?;
+    fluid.edit(json!({ "spec": { "data": { "replicas": 2 } } })).await?;
+    preloads.until(NAME, |s| s.text("/status/phase") == "Loaded" && s.number("/status/run") == 2).await?;
+    // Erased spec: recorded in an annotation. A writer in the way: it is read again.
+    fluid.put_typed().await?;
+    let by_hand = json!({
+        "apiVersion": "preload.dev/v1alpha1", "kind": "Preload",
+        "metadata": { "name": "by-hand", "namespace": namespace },
+        "spec": { "runtimeRef": { "name": NAME }, "path": data.path() },
+    });
+    kubernetes.apply(&by_hand.to_string()).await?;
+    preloads.until("by-hand", |shown| shown.text("/status/phase") == "Loaded").await?;
+    fluid.edit(json!({ "spec": { "data": { "preload": { "enabled": false } } } })).await?;
+    preloads.until(NAME, |shown| shown.deleted).await?;
+    controller.end(Signal::SIGTERM).await?;
+    controller.assert_no_errors()?;
+
+    let user = format!("system:serviceaccount:{namespace}:{ACCOUNT}");
+    let granted = granted()?;
+    wait::until("every granted verb in the audit log", wait::LIMIT, async || {
+        let mut events = kubernetes.audit()?;
+        events.retain(|event| event.user == user);
+        let refused: Vec<_> = events.iter().filter(|event| event.code == 403 || event.code == 401).collect();
+        ensure!(refused.is_empty(), "refused: {refused:?}");
+        let odd = |event: &&AuditEvent| event.subresource == "exec" || event.resource == "secrets";
+        ensure!(!events.iter().any(|event| odd(&event)), "exec or secrets");
+        let used: BTreeSet<_> = events.iter().map(|e| (resource(e), e.verb.clone())).collect();
+        let unused: Vec<_> = granted.difference(&used).collect();
+        ensure!(unused.is_empty(), "granted, but not used: {unused:?}");
+        Ok(Some(()))
+    })
+    .await
+}
+
+fn resource(event: &AuditEvent) -> String {
+    let subresource =
+        if event.subresource.is_empty() { String::new() } else { format!("/{}", event.subresource) };
+    format!("{}/{}{subresource}", event.group, event.resource)
+}
+
+/// `group/resource` and verb of every rule. Those that only a conflict or a deletion of a Fluid object needs
+/// cannot be brought about at will, and are left out.
+fn granted() -> Result<BTreeSet<(String, String)>> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/base/rbac.yaml");
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&fs::read_to_string(path)?)?;
+    let mut granted = BTreeSet::new();
+    for document in documents {
+        for rule in document["rules"].as_array().context("rules")? {
+            let list = |key: &str| -> Vec<String> {
+                let items = rule[key].as_array().into_iter().flatten();
+                items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
+            };
+            for group in list("apiGroups") {
+                for resource in list("resources") {
+                    for verb in list("verbs") {
+                        granted.insert((format!("{group}/{resource}"), verb));
+                    }
+                }
+            }
+        }
+    }
+    for rare in [("data.fluid.io/alluxioruntimes", "get"), ("events.k8s.io/events", "patch")] {
+        ensure!(granted.remove(&(rare.0.to_owned(), rare.1.to_owned())), "{rare:?} is not granted");
+    }
+    Ok(granted)
+}
+
+/// TLS with a certificate that names the runtime, and a token; a sidecar of another runtime gets neither.
+#[tokio::test]
+async fn tls_and_token() -> Result<()> {
+    let (kubernetes, alluxio) = tokio::try_join!(shared_fluid(), shared())?;
+    let namespace = kubernetes.namespace("tls", &[]).await?;
+    let preloads = Course::of_preloads(&kubernetes.client().await?, &namespace).await?;
+    let folder = kubernetes.sandbox().folder("tls")?;
+    let authority = Authority::new(&folder)?;
+    let token = folder.join("token");
+    fs::write(&token, "a-secret-of-the-test\n")?;
+    let sidecar = |name: String| {
+        let (authority, token) = (&authority, &token);
+        async move {
+            let identity = authority.identity(&[&name])?;
+            let setup = Setup::new(alluxio)
+                .argument("--tls-cert")
+                .argument(&identity.certificate)
+                .argument("--tls-key")
+                .argument(&identity.key)
+                .argument("--token-file")
+                .argument(token);
+            setup.start().await
+        }
+    };
+    let right = sidecar(format!("right.{namespace}.preload.dev")).await?;
+    let wrong = sidecar(format!("other.{namespace}.preload.dev")).await?;
+    let setup = ControllerSetup::new(kubernetes, &namespace)
+        .argument("--tls-ca")
+        .argument(authority.certificate())
+        .argument("--token-file")
+        .argument(&token);
+    let controller = setup.start(kubernetes).await?;
+    let data = alluxio.data("tls")?;
+    data.files(2, MIB)?;
+    for (name, sidecar) in [("right", &right), ("wrong", &wrong)] {
+        let fluid = Fluid::new(kubernetes, &namespace, name).await?;
+        fluid.create(spec(data.path(), 1), &[]).await?;
+        fluid.everything_ready(sidecar.address(), WORKERS).await?;
+    }
+    preloads.until("right", |shown| shown.text("/status/phase") == "Loaded").await?;
+    let shut = preloads.until("wrong", |s| s.condition("SidecarReachable").0 == "False").await?;
+    ensure!(shut.text("/status/phase") == "Pending", "{}", shut.object["status"]);
+    let everything = format!(
+        "{}{}",
+        controller.log(),
+        kubernetes.kubectl(&["get", "pl,events", "-A", "-o", "yaml"]).await?.stdout
+    );
+    ensure!(!everything.contains("a-secret-of-the-test"), "the token is in a log or an object");
+    controller.assert_no_errors()
+}
+
+/// A wrong token is a shut gate with a reason, not a failed load.
+#[tokio::test]
+async fn a_wrong_token_is_a_shut_gate() -> Result<()> {
+    let (kubernetes, alluxio) = tokio::try_join!(shared_fluid(), shared())?;
+    let namespace = kubernetes.namespace("token", &[]).await?;
+    let preloads = Course::of_preloads(&kubernetes.client().await?, &namespace).await?;
+    let folder = kubernetes.sandbox().folder("token")?;
+    let (theirs, ours) = (folder.join("theirs"), folder.join("ours"));
+    fs::write(&theirs, "right")?;
+    fs::write(&ours, "wrong")?;
+    let sidecar = Setup::new(alluxio).argument("--token-file").argument(&theirs).start().await?;
+    let setup = ControllerSetup::new(kubernetes, &namespace).argument("--token-file").argument(&ours);
+    let controller = setup.argument("--allow-plaintext-token").start(kubernetes).await?;
+    let data = alluxio.data("token")?;
+    data.files(1, MIB)?;
+    let fluid = Fluid::new(kubernetes, &namespace, NAME).await?;
+    fluid.create(spec(data.path(), 1), &[]).await?;
+    fluid.everything_ready(sidecar.address(), WORKERS).await?;
+    preloads
+        .until(NAME, |s| s.condition("SidecarReachable") == ("False".into(), "Unauthenticated".into()))
+        .await?;
+    // The file is read again: no restart.
+    fs::write(&ours, "right")?;
+    preloads.until(NAME, |shown| shown.text("/status/phase") == "Loaded").await?;
+    controller.assert_no_errors()
+}
