@@ -11,10 +11,10 @@ export RUST_BACKTRACE ?= 1
 export RUST_LIB_BACKTRACE ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites demo cluster test check bench crd clean
+.PHONY: help prerequisites demo demo-kubernetes cluster test check bench crd clean
 
 help: ## Lists these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 prerequisites: ## Fetches Alluxio, grpcurl and Kubernetes into ~/.cache/alluxio-preload, once
 	@tests/prerequisites
@@ -23,6 +23,11 @@ demo: ## Loads sample data into a real two-worker Alluxio, with live progress
 	@tests/prerequisites demo
 	@cargo build --locked --package preload-sidecar --package preloadctl --package preload-tests --bins
 	@target/debug/demo
+
+demo-kubernetes: ## Loads an AlluxioRuntime by kubectl apply, on a real API server without nodes
+	@tests/prerequisites demo-kubernetes
+	@cargo build --locked --package preload-sidecar --package preload-controller --package preload-tests --bins
+	@target/debug/demo-kubernetes
 
 cluster: ## Starts a two-worker Alluxio to play with, until Ctrl-C
 	@tests/prerequisites demo

@@ -98,9 +98,20 @@ impl Writer {
         if self.leadership.is_held() { Ok(()) } else { Err(WriteError::NotLeading) }
     }
 
-    /// Applies `fields` onto `planned`, which must not have changed in what `same` compares. Fields that we
+    /// Applies `fields` to the object that `onto` is a state of, whatever has changed in it since. Fields that we
     /// applied before and leave out now are removed. Gives the new state.
-    pub async fn apply<K>(
+    pub async fn apply<K>(&self, api: &Api<K>, onto: &K, part: Part, fields: Value) -> Result<K, WriteError>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        let written = self.try_apply(api, onto, None, part, &fields).await;
+        self.metrics.write(&K::kind(&()), if written.is_ok() { "applied" } else { "failed" });
+        written
+    }
+
+    /// [`apply`](Self::apply), but only while `same` holds for the object: what was planned upon may have
+    /// changed.
+    pub async fn apply_if<K>(
         &self,
         api: &Api<K>,
         planned: &K,
@@ -111,36 +122,50 @@ impl Writer {
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
     {
-        let name = planned.name_any();
         let mut version = planned.resource_version();
         for _ in 0..TRIES {
-            self.check()?;
-            // The uid keeps apply from making the object anew should it have been deleted meanwhile.
-            let mut patch = json!({
-                "apiVersion": K::api_version(&()),
-                "kind": K::kind(&()),
-                "metadata": { "name": name, "uid": planned.uid(), "resourceVersion": version },
-            });
-            merge(&mut patch, fields.clone());
-            let (parameters, patch) = (PatchParams::apply(MANAGER).force(), Patch::Apply(patch));
-            let written = match part {
-                Part::Main => within(api.patch(&name, &parameters, &patch)).await,
-                Part::Status => within(api.patch_status(&name, &parameters, &patch)).await,
-            };
-            match written {
+            match self.try_apply(api, planned, version, part, &fields).await {
                 Err(error) if error.is_conflict() => self.metrics.conflict(),
-                other => {
-                    self.metrics.write(&K::kind(&()), if other.is_ok() { "applied" } else { "failed" });
-                    return other;
+                written => {
+                    self.metrics.write(&K::kind(&()), if written.is_ok() { "applied" } else { "failed" });
+                    return written;
                 }
             }
-            let now = within(api.get(&name)).await?;
+            let now = within(api.get(&planned.name_any())).await?;
             if now.uid() != planned.uid() || !same(&now) {
                 return Err(WriteError::Changed);
             }
             version = now.resource_version();
         }
         Err(WriteError::Changed)
+    }
+
+    async fn try_apply<K>(
+        &self,
+        api: &Api<K>,
+        onto: &K,
+        version: Option<String>,
+        part: Part,
+        fields: &Value,
+    ) -> Result<K, WriteError>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        self.check()?;
+        let name = onto.name_any();
+        // The uid keeps apply from making the object anew should it have been deleted meanwhile.
+        let mut metadata = json!({ "name": name, "uid": onto.uid() });
+        if let Some(version) = version {
+            metadata["resourceVersion"] = version.into();
+        }
+        let mut patch =
+            json!({ "apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": metadata });
+        merge(&mut patch, fields.clone());
+        let (parameters, patch) = (PatchParams::apply(MANAGER).force(), Patch::Apply(patch));
+        match part {
+            Part::Main => within(api.patch(&name, &parameters, &patch)).await,
+            Part::Status => within(api.patch_status(&name, &parameters, &patch)).await,
+        }
     }
 
     /// Takes one finalizer away, and leaves those of others. Done already, or gone: fine.

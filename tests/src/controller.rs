@@ -21,6 +21,7 @@ pub struct ControllerSetup {
     namespace: Option<String>,
     lease_namespace: String,
     arguments: Vec<OsString>,
+    quiet: bool,
 }
 
 impl ControllerSetup {
@@ -31,6 +32,7 @@ impl ControllerSetup {
             namespace: Some(namespace.to_owned()),
             lease_namespace: namespace.to_owned(),
             arguments: Vec::new(),
+            quiet: false,
         }
     }
 
@@ -45,6 +47,13 @@ impl ControllerSetup {
     #[must_use]
     pub fn all_namespaces(mut self) -> Self {
         self.namespace = None;
+        self
+    }
+
+    /// Prints nothing when it is dropped.
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
         self
     }
 
@@ -204,6 +213,8 @@ impl<'a> Controller<'a> {
 
 impl Drop for Controller<'_> {
     fn drop(&mut self) {
-        eprintln!("{}", self.log_end());
+        if !self.setup.quiet {
+            eprintln!("{}", self.log_end());
+        }
     }
 }

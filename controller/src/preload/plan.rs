@@ -99,7 +99,7 @@ pub struct Wish {
     pub labels: BTreeMap<String, String>,
 }
 
-/// What to do. Carried out in the order of the fields; orders only when nothing had to be written before.
+/// What to do.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     pub finalizer: Finalizer,
@@ -107,8 +107,8 @@ pub struct Plan {
     pub status: Option<PreloadStatus>,
     /// Told once the status is written.
     pub notices: Vec<Notice>,
-    /// All that this Preload asks of sidecars now; what is not in it ends. Empty, and not to be carried out,
-    /// while something has to be written first.
+    /// All that this Preload asks of sidecars now; what is not in it ends. It follows from the status as it is,
+    /// whether or not another one has to be written.
     pub orders: Vec<Order>,
     /// Look again then, even if nothing happens.
     pub again_at: Option<Timestamp>,
@@ -153,7 +153,7 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
         && observed.seen(&id).is_none_or(|seen| seen.contact == Contact::Connecting);
     let changed = next != *subject.status && !(subject.status.run == 0 && connecting);
     let notices = if changed { status::notices(subject.status, &next, cause.as_ref()) } else { Vec::new() };
-    let orders = if changed { Vec::new() } else { orders(observed, &next, &id, wish.ok()) };
+    let orders = orders(observed, &id, wish.ok().filter(|_| cause.is_none()));
     Plan { finalizer: Finalizer::Keep, status: changed.then_some(next), notices, orders, again_at }
 }
 
@@ -210,18 +210,19 @@ pub fn parse_timeout(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("timeout is {text:?}; give a duration such as 2h, 90m or 1h30m"))
 }
 
-fn orders(observed: &Observed<'_>, next: &PreloadStatus, id: &str, wish: Option<Wish>) -> Vec<Order> {
+/// `wish`: what may be started. `id`: of the load to ask for when none was asked for yet.
+fn orders(observed: &Observed<'_>, id: &str, wish: Option<Wish>) -> Vec<Order> {
     let status = observed.subject.status;
     let Some(endpoint) = observed.cluster.sidecar.open() else { return Vec::new() };
     let order =
         |load_id: &str, intent| Order { load_id: load_id.to_owned(), endpoint: endpoint.clone(), intent };
     let mut orders: Vec<_> = status.cancelling.iter().map(|old| order(old, Intent::Cancel)).collect();
-    if matches!(next.phase, Phase::Failed | Phase::Cancelled) {
+    if matches!(status.phase, Phase::Failed | Phase::Cancelled) {
         return orders;
     }
-    let submitted = status.load_id.as_deref() == Some(id)
-        && next.submission.is_some()
-        && status.submission.as_ref().is_some_and(|sent| !sent.accepted && sent.pod_uid == endpoint.pod_uid);
+    let id = status.load_id.as_deref().unwrap_or(id);
+    let submitted =
+        status.submission.as_ref().is_some_and(|sent| !sent.accepted && sent.pod_uid == endpoint.pod_uid);
     let intent = match wish {
         Some(wish) if submitted && observed.gates_are_open(id) => Intent::Start(Box::new(wish)),
         _ => Intent::Look,

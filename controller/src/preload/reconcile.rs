@@ -61,9 +61,11 @@ pub struct Settings {
 #[derive(Debug, Default)]
 pub struct Memory(Mutex<HashMap<Key, Remembered>>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Remembered {
     written: Option<(Arc<Preload>, Instant)>,
+    /// When a change was noticed that has not been written yet.
+    noticed: Option<Instant>,
     phase: Phase,
 }
 
@@ -77,18 +79,22 @@ impl Memory {
     }
 
     fn wrote(&self, key: &Key, object: Arc<Preload>) {
-        let phase = phase(&object);
-        let written = Some((object, Instant::now()));
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key.clone(), Remembered { written, phase });
+        let remembered =
+            Remembered { phase: phase(&object), written: Some((object, Instant::now())), noticed: None };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), remembered);
     }
 
     fn saw(&self, key: &Key, object: &Preload) {
         let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.entry(key.clone()).or_insert(Remembered { written: None, phase: Phase::Pending }).phase =
-            phase(object);
+        memory.entry(key.clone()).or_default().phase = phase(object);
+    }
+
+    /// How long ago the change was noticed that is still to be written; `None`: there is none.
+    fn notice(&self, key: &Key, change: bool) -> Option<Duration> {
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let remembered = memory.entry(key.clone()).or_default();
+        remembered.noticed = if change { remembered.noticed.or_else(|| Some(Instant::now())) } else { None };
+        remembered.noticed.map(|at| at.elapsed())
     }
 
     fn forget(&self, key: &Key) {
@@ -132,7 +138,7 @@ pub async fn reconcile(preload: Arc<Preload>, context: Arc<Context>) -> Result<A
             Finalizer::Keep => {}
             Finalizer::Add => {
                 let fields = json!({ "metadata": { "finalizers": [FINALIZER] } });
-                let written = context.writer.apply(&api, &current, Part::Main, fields, |_| true).await?;
+                let written = context.writer.apply(&api, &current, Part::Main, fields).await?;
                 context.memory.wrote(&key, Arc::new(written));
                 continue;
             }
@@ -144,13 +150,16 @@ pub async fn reconcile(preload: Arc<Preload>, context: Arc<Context>) -> Result<A
                 return Ok(Action::await_change());
             }
         }
+        let noticed = context.memory.notice(&key, next.status.is_some()).unwrap_or_default();
         let Some(status) = &next.status else {
             context.sidecars.follow(&key, next.orders);
             return Ok(Action::requeue(until(next.again_at, context.settings.resync)));
         };
         let old = current.status.clone().unwrap_or_default();
-        let wait = pace::wait(&old, status, written_at.map(|at| at.elapsed()), context.memory.loading());
+        let since = written_at.map(|at| at.elapsed());
+        let wait = pace::wait(&old, status, since, noticed, context.memory.loading());
         if !wait.is_zero() {
+            context.sidecars.follow(&key, next.orders);
             return Ok(Action::requeue(wait));
         }
         let written = write_status(&context, &api, &current, &old, status).await?;
@@ -199,7 +208,7 @@ async fn write_status(
     let fields = json!({ "status": serde_json::to_value(status).unwrap_or(Value::Null) });
     // Nobody else writes the status; should another controller have, its plan is the newer one.
     let same = |now: &Preload| now.status.clone().unwrap_or_default() == *old;
-    context.writer.apply(api, preload, Part::Status, fields, same).await
+    context.writer.apply_if(api, preload, Part::Status, fields, same).await
 }
 
 /// Until a point in time, at most `longest`.

@@ -98,7 +98,14 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
         return Plan { step, ..Plan::default() };
     }
     let record = match observed.schema {
-        Schema::Patched => observed.spec.filter(|spec| observed.recorded.as_ref() != Some(spec)).cloned(),
+        // An enabled wish is as good as recorded: its Preload has it.
+        Schema::Patched => {
+            let default = observed.recorded.is_none();
+            observed
+                .spec
+                .filter(|spec| observed.recorded.as_ref() != Some(spec) && !(default && spec.enabled))
+                .cloned()
+        }
         Schema::Missing | Schema::Stock | Schema::Standalone => None,
     };
     let wanted = mirror(observed);

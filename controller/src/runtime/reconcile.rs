@@ -99,7 +99,7 @@ pub async fn reconcile(
         Step::Update(spec) => {
             if let Some(child) = &child {
                 let fields = json!({ "spec": serde_json::to_value(&*spec).unwrap_or(Value::Null) });
-                context.writer.apply(&preloads, child, Part::Main, fields, |_| true).await?;
+                context.writer.apply(&preloads, child, Part::Main, fields).await?;
             }
         }
         Step::Delete => {
@@ -112,7 +112,7 @@ pub async fn reconcile(
     let runtimes: Api<AlluxioRuntime> = context.writer.namespaced(&namespace);
     if let Some(mirror) = next.mirror {
         let (part, fields) = mirrored(context.stores.schema, &mirror);
-        let shown = context.writer.apply(&runtimes, &runtime, part, fields, |_| true).await?;
+        let shown = context.writer.apply(&runtimes, &runtime, part, fields).await?;
         // A CRD that was patched a moment ago may still drop the field, and then no change will wake us.
         dropped = matches!(part, Part::Status)
             && shown.status.is_none_or(|status| status.preload_status != Some(mirror.status));
@@ -123,7 +123,7 @@ pub async fn reconcile(
     }
     if let Some(record) = &next.record {
         let fields = json!({ "metadata": { "annotations": { annotation::SPEC: encode(record) } } });
-        context.writer.apply(&runtimes, &runtime, Part::Main, fields, |_| true).await?;
+        context.writer.apply(&runtimes, &runtime, Part::Main, fields).await?;
     }
     if dropped {
         return Ok(Action::requeue(AFTER_A_DROP));
@@ -142,7 +142,11 @@ fn observe_and_plan(
     let annotations = runtime.annotations();
     let recorded: Option<PreloadWish> =
         annotations.get(annotation::SPEC).and_then(|text| serde_json::from_str(text).ok());
-    let remembered = context.wishes.get(runtime).or_else(|| recorded.clone());
+    // What Fluid has erased is known from an earlier look, or from what was made of it.
+    let made = child
+        .filter(|_| context.stores.schema == Schema::Patched)
+        .map(|preload| PreloadWish { enabled: true, path: preload.spec.path.clone() });
+    let remembered = context.wishes.get(runtime).or_else(|| recorded.clone()).or(made);
     let spec = runtime.spec.data.preload.as_ref().or(remembered.as_ref());
     let owned = |preload: &Preload| {
         preload.owner_references().iter().any(|owner| Some(&owner.uid) == runtime.uid().as_ref())

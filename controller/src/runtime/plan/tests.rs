@@ -151,7 +151,13 @@ fn what_was_erased_comes_back_later_and_without_an_event() {
 
 #[test]
 fn what_fluid_may_erase_is_recorded_first() {
-    let preload = PreloadWish { enabled: true, path: "/data".into() };
+    let enabled = PreloadWish { enabled: true, path: "/data".into() };
+    let record = |spec, recorded| {
+        plan(&Observed { spec: Some(spec), recorded, ..observed(Schema::Patched, None) }).record
+    };
+    assert_eq!(record(&enabled, None), None, "the Preload has it");
+    let preload = PreloadWish { enabled: false, path: "/data".into() };
+    assert_eq!(record(&enabled, Some(preload.clone())), Some(enabled.clone()));
     let observed = Observed { spec: Some(&preload), ..observed(Schema::Patched, None) };
     assert_eq!(plan(&observed).record, Some(preload.clone()));
     assert_eq!(plan(&Observed { recorded: Some(preload.clone()), ..observed.clone() }).record, None);
