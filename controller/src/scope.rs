@@ -98,7 +98,7 @@ async fn serve_schema(
     let wishes = Wishes::default();
     let (tasks, watching) = (TaskTracker::new(), CancellationToken::new());
     let stores = stores::start(shared.writer.client(), scope, schema, &queues, &wishes, (&tasks, &watching));
-    let sidecars = Sidecars::new(access, preload_sender);
+    let sidecars = Sidecars::new(access, preload_sender, shared.writer.leadership().clone());
     if stop.run_until_cancelled(stores.ready()).await.is_some() {
         ready();
         let context = Arc::new(preload::Context {
@@ -133,6 +133,11 @@ async fn serve_schema(
                 |object, context| { runtime::reconcile(object, context).boxed() }
             ),
             tidy(scope, &stores, (&context, &runtimes), &stop),
+            // At once: reconciliations under way may take long, and somebody else may lead by then.
+            async {
+                stop.cancelled().await;
+                sidecars.stop().await;
+            },
         );
     }
     watching.cancel();

@@ -15,6 +15,7 @@ pub use access::{Access, AccessError, Credentials};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use kube::runtime::reflector::ObjectRef;
@@ -23,9 +24,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     api::Preload,
-    preload::{load::Seen, plan::Order},
+    lease::Leadership,
+    preload::{
+        load::{Answer, Seen},
+        plan::{Intent, Order},
+    },
 };
 use session::Session;
+
+/// How long calls under way may take once all is to end.
+const STOPPING: Duration = Duration::from_secs(2);
 
 /// Whose load it is.
 pub type Key = ObjectRef<Preload>;
@@ -36,31 +44,27 @@ pub struct Sidecars {
     access: Arc<Access>,
     news: mpsc::UnboundedSender<Key>,
     sessions: Arc<Mutex<HashMap<Key, HashMap<String, Handle>>>>,
+    leadership: Leadership,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
+/// Its session ends when it is dropped, after the call that is under way.
 #[derive(Debug)]
 struct Handle {
     order: watch::Sender<Order>,
     seen: Arc<Mutex<Seen>>,
-    stop: CancellationToken,
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
 }
 
 impl Sidecars {
     /// `news` hears of a Preload whenever something new was seen for it.
     #[must_use]
-    pub fn new(access: Arc<Access>, news: mpsc::UnboundedSender<Key>) -> Self {
+    pub fn new(access: Arc<Access>, news: mpsc::UnboundedSender<Key>, leadership: Leadership) -> Self {
         Self {
             access,
             news,
             sessions: Arc::default(),
+            leadership,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }
@@ -69,7 +73,7 @@ impl Sidecars {
     /// Makes `orders` all that is asked for this Preload.
     pub fn follow(&self, key: &Key, orders: Vec<Order>) {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if orders.is_empty() {
+        if orders.is_empty() || self.stop.is_cancelled() {
             sessions.remove(key);
             return;
         }
@@ -80,6 +84,13 @@ impl Sidecars {
                 Some(handle) => {
                     handle.order.send_if_modified(|current| {
                         let changed = *current != order;
+                        if changed && matches!(order.intent, Intent::Start(_)) {
+                            // That there is no load is true no longer than until it is started.
+                            let mut seen = handle.seen.lock().unwrap_or_else(PoisonError::into_inner);
+                            if seen.answer == Answer::NotFound {
+                                seen.answer = Answer::None;
+                            }
+                        }
                         *current = order;
                         changed
                     });
@@ -94,11 +105,9 @@ impl Sidecars {
     fn open(&self, key: &Key, order: Order) -> Handle {
         let (sender, orders) = watch::channel(order);
         let seen = Arc::<Mutex<Seen>>::default();
-        let stop = self.stop.child_token();
-        let session = Session::new(key.clone(), orders, self.access.clone(), seen.clone(), self.news.clone());
-        let stopped = stop.clone();
-        self.tasks.spawn(async move { stopped.run_until_cancelled_owned(session.run()).await });
-        Handle { order: sender, seen, stop }
+        let (access, news, leadership) = (self.access.clone(), self.news.clone(), self.leadership.clone());
+        self.tasks.spawn(Session::new(key.clone(), orders, access, seen.clone(), news, leadership).run());
+        Handle { order: sender, seen }
     }
 
     /// What is known of the loads of a Preload, by id.
@@ -121,11 +130,16 @@ impl Sidecars {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).values().map(HashMap::len).sum()
     }
 
-    /// Ends every session, and waits until they are gone.
+    /// Ends every session. Waits for calls under way, but not for a sidecar that hangs.
     pub async fn stop(&self) {
         self.stop.cancel();
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.tasks.close();
-        self.tasks.wait().await;
+        if tokio::time::timeout(STOPPING, self.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                sessions = self.tasks.len(),
+                "sidecars do not answer; their sessions are left alone"
+            );
+        }
     }
 }

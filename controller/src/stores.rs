@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api::{AlluxioRuntime, Preload, RuntimeKind},
+    api::{AlluxioRuntime, Preload, RuntimeKind, RuntimeRef},
     runtime::{plan::Schema, reconcile::Wishes},
     sidecar::Key,
 };
@@ -235,10 +235,8 @@ impl Watches {
         match change {
             Change::Seen(preload) | Change::Gone(preload) => {
                 self.queues.preload(preload);
-                let owners = preload.owner_references().iter().filter(|owner| owner.kind == "AlluxioRuntime");
-                for owner in owners {
-                    self.queues.runtime(&owner.name, &preload.namespace().unwrap_or_default());
-                }
+                // The runtime of this name owns it, or waits until it is gone.
+                self.queues.runtime(&preload.name_any(), &preload.namespace().unwrap_or_default());
             }
             Change::Listed => {
                 self.all_preloads();
@@ -258,7 +256,9 @@ impl Watches {
                 self.runtime_changed(runtime);
             }
             Change::Listed => {
-                for runtime in self.stores.runtimes.state() {
+                let all = self.stores.runtimes.state();
+                self.wishes.retain(&all);
+                for runtime in all {
                     self.wishes.note(&runtime);
                 }
                 self.all_preloads();
@@ -270,7 +270,9 @@ impl Watches {
     fn runtime_changed(&self, runtime: &AlluxioRuntime) {
         let (name, namespace) = (runtime.name_any(), runtime.namespace().unwrap_or_default());
         self.queues.runtime(&name, &namespace);
-        self.preloads_of(&namespace, |kind, runtime| kind == RuntimeKind::AlluxioRuntime && runtime == name);
+        self.preloads_of(&namespace, |reference| {
+            reference.kind == RuntimeKind::AlluxioRuntime && reference.name == name
+        });
     }
 
     fn on_pod(&self, change: Change<'_, Pod>) {
@@ -286,9 +288,18 @@ impl Watches {
 
     fn on_set(&self, change: Change<'_, StatefulSet>) {
         match change {
-            // The workers' set may have any name: everything of the namespace is looked at.
             Change::Seen(set) | Change::Gone(set) => {
-                self.preloads_of(&set.namespace().unwrap_or_default(), |_, _| true);
+                let (name, standalone) = (set.name_any(), self.stores.schema == Schema::Standalone);
+                let stem = name.strip_suffix("-worker").or_else(|| name.strip_suffix("-master"));
+                self.preloads_of(&set.namespace().unwrap_or_default(), |reference| match reference.kind {
+                    RuntimeKind::AlluxioRuntime => standalone && stem == Some(&reference.name),
+                    RuntimeKind::StatefulSet => {
+                        let masters = reference.name.strip_suffix("-master");
+                        reference.name == name
+                            || reference.workers.as_ref() == Some(&name)
+                            || (masters.is_some() && masters == name.strip_suffix("-worker"))
+                    }
+                });
             }
             Change::Listed => self.all_preloads(),
         }
@@ -309,16 +320,15 @@ impl Watches {
     }
 
     fn masters_changed(&self, set: &str, namespace: &str) {
-        self.preloads_of(namespace, |kind, runtime| match kind {
-            RuntimeKind::StatefulSet => runtime == set,
-            RuntimeKind::AlluxioRuntime => set.strip_suffix("-master") == Some(runtime),
+        self.preloads_of(namespace, |reference| match reference.kind {
+            RuntimeKind::StatefulSet => reference.name == set,
+            RuntimeKind::AlluxioRuntime => set.strip_suffix("-master") == Some(&reference.name),
         });
     }
 
-    fn preloads_of(&self, namespace: &str, wanted: impl Fn(RuntimeKind, &str) -> bool) {
+    fn preloads_of(&self, namespace: &str, wanted: impl Fn(&RuntimeRef) -> bool) {
         let concerns = |preload: &Preload| {
-            let reference = &preload.spec.runtime_ref;
-            preload.namespace().as_deref() == Some(namespace) && wanted(reference.kind, &reference.name)
+            preload.namespace().as_deref() == Some(namespace) && wanted(&preload.spec.runtime_ref)
         };
         for preload in self.stores.preloads.state_filter(concerns) {
             self.queues.preload(&preload);

@@ -3,18 +3,25 @@
 
 use std::{fmt::Debug, time::Duration};
 
-use k8s_openapi::api::core::v1::ObjectReference;
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1::Event},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions},
     core::NamespaceResourceScope,
-    runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::{lease::Leadership, metrics::Metrics, preload::status::Notice};
+use crate::{
+    lease::Leadership,
+    metrics::Metrics,
+    preload::{load::shorten, status::Notice},
+};
 
 /// Field manager of all our writes, and the reporter of our events.
 pub const MANAGER: &str = "preload-controller";
@@ -55,7 +62,8 @@ impl WriteError {
 pub struct Writer {
     client: Client,
     leadership: Leadership,
-    recorder: Recorder,
+    /// Name of this replica, for events.
+    instance: String,
     metrics: Metrics,
 }
 
@@ -76,8 +84,12 @@ pub enum Part {
 impl Writer {
     #[must_use]
     pub fn new(client: Client, instance: &str, leadership: Leadership, metrics: Metrics) -> Self {
-        let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(instance.to_owned()) };
-        Self { leadership, recorder: Recorder::new(client.clone(), reporter), client, metrics }
+        Self { leadership, instance: shorten(instance, 128), client, metrics }
+    }
+
+    #[must_use]
+    pub fn leadership(&self) -> &Leadership {
+        &self.leadership
     }
 
     #[must_use]
@@ -168,39 +180,54 @@ impl Writer {
         }
     }
 
-    /// Takes one finalizer away, and leaves those of others. Done already, or gone: fine.
-    pub async fn remove_finalizer<K>(
+    /// Adds one finalizer or takes it away, and leaves those of others. Gives the new state; None: the object is
+    /// gone.
+    ///
+    /// Not by apply: an apply owns all that it names, and the next one, of other fields, would take it away.
+    pub async fn set_finalizer<K>(
         &self,
         api: &Api<K>,
         object: &K,
         finalizer: &str,
-    ) -> Result<(), WriteError>
+        present: bool,
+    ) -> Result<Option<K>, WriteError>
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
     {
         let name = object.name_any();
         for _ in 0..TRIES {
             self.check()?;
-            let Some(now) = within(api.get_opt(&name)).await? else { return Ok(()) };
-            if now.uid() != object.uid() || !now.finalizers().iter().any(|other| other == finalizer) {
-                return Ok(());
+            let Some(now) = within(api.get_opt(&name)).await?.filter(|now| now.uid() == object.uid()) else {
+                return Ok(None);
+            };
+            let mut finalizers = now.finalizers().to_vec();
+            if finalizers.iter().any(|other| other == finalizer) == present {
+                return Ok(Some(now));
             }
-            let others: Vec<_> = now.finalizers().iter().filter(|other| *other != finalizer).collect();
-            // Not by apply: the one who created the object may own the entry as well.
-            let patch =
-                json!({ "metadata": { "finalizers": others, "resourceVersion": now.resource_version() } });
-            let parameters =
-                PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-            match within(api.patch(&name, &parameters, &Patch::Merge(patch))).await {
+            finalizers.retain(|other| other != finalizer);
+            finalizers.extend(present.then(|| finalizer.to_owned()));
+            let fields = json!({ "metadata": { "finalizers": finalizers, "resourceVersion": now.resource_version() } });
+            match self.merge(api, &now, fields).await {
                 Err(error) if error.is_conflict() => self.metrics.conflict(),
-                Err(WriteError::Api(error)) if is_code(&error, 404) => return Ok(()),
-                other => {
-                    self.metrics.write(&K::kind(&()), if other.is_ok() { "applied" } else { "failed" });
-                    return other.map(drop);
-                }
+                Err(WriteError::Api(error)) if is_code(&error, 404) => return Ok(None),
+                written => return written.map(Some),
             }
         }
         Err(WriteError::Changed)
+    }
+
+    /// Merges `fields` into exactly this object; null removes.
+    pub async fn merge<K>(&self, api: &Api<K>, object: &K, mut fields: Value) -> Result<K, WriteError>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        self.check()?;
+        // Another object of this name is refused.
+        merge(&mut fields, json!({ "metadata": { "uid": object.uid() } }));
+        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let written = within(api.patch(&object.name_any(), &parameters, &Patch::Merge(fields))).await;
+        self.metrics.write(&K::kind(&()), if written.is_ok() { "applied" } else { "failed" });
+        written
     }
 
     /// Creates it; fails where it exists.
@@ -238,14 +265,7 @@ impl Writer {
             if !self.leadership.is_held() {
                 return;
             }
-            let event = Event {
-                type_: if notice.warning { EventType::Warning } else { EventType::Normal },
-                reason: notice.reason.clone(),
-                note: Some(notice.note.clone()),
-                action: "Preload".to_owned(),
-                secondary: None,
-            };
-            if let Err(error) = within(self.recorder.publish(&event, about)).await {
+            if let Err(error) = self.event(about, notice).await {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     reason = notice.reason,
@@ -253,6 +273,35 @@ impl Writer {
                 );
             }
         }
+    }
+
+    /// One Event for each notice: each has words of its own, which a series would drop.
+    async fn event(&self, about: &ObjectReference, notice: &Notice) -> Result<(), WriteError> {
+        let namespace = about.namespace.clone().unwrap_or_default();
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        let stem: String = about.name.iter().flat_map(|name| name.chars()).take(200).collect();
+        let event = Event {
+            metadata: ObjectMeta {
+                // Names of objects have up to 253 characters, those of Events too.
+                name: Some(format!(
+                    "{}.{}",
+                    stem.trim_end_matches(['-', '.']),
+                    uuid::Uuid::now_v7().simple()
+                )),
+                namespace: Some(namespace),
+                ..ObjectMeta::default()
+            },
+            action: Some("Preload".to_owned()),
+            event_time: Some(MicroTime(Timestamp::now())),
+            note: Some(notice.note.clone()),
+            reason: Some(notice.reason.clone()),
+            regarding: Some(about.clone()),
+            reporting_controller: Some(MANAGER.to_owned()),
+            reporting_instance: Some(self.instance.clone()),
+            type_: Some(if notice.warning { "Warning" } else { "Normal" }.to_owned()),
+            ..Event::default()
+        };
+        within(events.create(&PostParams::default(), &event)).await.map(drop)
     }
 }
 

@@ -19,7 +19,8 @@ pub mod annotation {
     pub const TIMEOUT: &str = "preload.dev/timeout";
     /// preloadStatus, written by the controller where the schema has no field for it.
     pub const STATUS: &str = "preload.dev/status";
-    /// `spec.data.preload` as last seen, written by the controller where Fluid erases it.
+    /// `spec.data.preload` as last seen, written by the controller where Fluid may erase it: on the Preload, or
+    /// on the runtime when there is no Preload to have it.
     pub const SPEC: &str = "preload.dev/spec";
 }
 

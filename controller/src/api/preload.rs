@@ -31,7 +31,8 @@ use super::MAX_PATH;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct PreloadSpec {
-    /// The cluster to load into.
+    /// The cluster to load into; another cluster needs another Preload.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("cannot be changed; make another Preload"))]
     pub runtime_ref: RuntimeRef,
     /// Absolute Alluxio path of a directory or a file.
     #[serde(default = "root")]
@@ -52,7 +53,9 @@ pub struct PreloadSpec {
     /// How long listing, loading and verifying may take in all, such as 2h or 90m; no limit without it.
     /// A change counts from the next run on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(d|h|m|s))+$')").message("must be a duration such as 2h, 90m or 1h30m"))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$') && self.matches('[1-9]')").message("must be a duration such as 2h, 90m or 1h30m")
+    )]
     #[schemars(length(max = 32))]
     pub timeout: Option<String>,
 }

@@ -34,7 +34,7 @@ impl Observer<'_> {
                     None => {
                         let message =
                             format!("there is no StatefulSet {name} with the label role=alluxio-master");
-                        self.missing(name, "MasterMissing", &message)
+                        self.missing(name, name, "MasterMissing", &message)
                     }
                 }
             }
@@ -42,10 +42,14 @@ impl Observer<'_> {
                 let masters = format!("{name}-master");
                 let runtime = self.stores.runtimes.get(&ObjectRef::new(name).within(self.namespace));
                 match (self.stores.schema, runtime) {
-                    (Schema::Missing, _) => {
-                        self.missing(&masters, "RuntimeMissing", "this Kubernetes has no AlluxioRuntimes")
-                    }
+                    (Schema::Missing, _) => self.missing(
+                        name,
+                        &masters,
+                        "RuntimeMissing",
+                        "this Kubernetes has no AlluxioRuntimes",
+                    ),
                     (_, None) => self.missing(
+                        name,
                         &masters,
                         "RuntimeMissing",
                         &format!("there is no AlluxioRuntime {name}"),
@@ -59,8 +63,11 @@ impl Observer<'_> {
         }
     }
 
-    fn missing(&self, masters: &str, reason: &'static str, message: &str) -> Cluster {
-        Cluster { pod_uid: self.first_pod(masters).1.map(|pod| pod.uid), ..Cluster::missing(reason, message) }
+    /// The pod may still be there, with a load to cancel.
+    fn missing(&self, name: &str, masters: &str, reason: &'static str, message: &str) -> Cluster {
+        let (pod_name, pod) = self.first_pod(masters);
+        let sidecar = self.sidecar(name, &pod_name, pod.as_ref());
+        Cluster { sidecar, pod_uid: pod.map(|pod| pod.uid), ..Cluster::missing(reason, message) }
     }
 
     fn of_fluid(&self, name: &str, masters: &str, runtime: &AlluxioRuntime) -> Cluster {

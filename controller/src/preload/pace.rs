@@ -49,11 +49,13 @@ fn change(old: &PreloadStatus, new: &PreloadStatus) -> Change {
     let conditions = |status: &PreloadStatus| {
         status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone())).collect::<Vec<_>>()
     };
+    // That the sidecar has accepted it can wait: asked again, it says so again.
+    let pod = |status: &PreloadStatus| status.submission.as_ref().map(|sent| sent.pod_uid.clone());
     let first = old.run == 0;
     let same = old.phase == new.phase
         && (old.run == new.run || first)
         && old.cancelling == new.cancelling
-        && old.submission == new.submission;
+        && pod(old) == pod(new);
     if !same {
         Change::News
     } else if first || conditions(old) != conditions(new) {

@@ -50,14 +50,17 @@ impl Observed<'_> {
         self.seen.get(id)
     }
 
-    /// Every gate but that of the metadata, which the sidecar holds.
-    fn gates_are_open(&self, id: &str) -> bool {
-        let answering = self.seen(id).is_some_and(|seen| seen.contact == Contact::Answering);
+    /// The gates that the API server shows; a start cannot go past a sidecar that does not answer.
+    fn objects_are_ready(&self) -> bool {
         let cluster = self.cluster;
-        answering
-            && cluster.master.open().is_some()
+        cluster.master.open().is_some()
             && cluster.workers.open().is_some()
             && cluster.sidecar.open().is_some()
+    }
+
+    /// Every gate but that of the metadata, which the sidecar holds.
+    fn gates_are_open(&self, id: &str) -> bool {
+        self.objects_are_ready() && self.seen(id).is_some_and(|seen| seen.contact == Contact::Answering)
     }
 }
 
@@ -146,7 +149,9 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
             accepted: false,
         });
     }
-    status::describe(&mut next, observed, &id, wish.as_ref().err().map(String::as_str));
+    // A limit that cannot be read does not end a load that runs: it counts from the next run on.
+    let invalid = wish.as_ref().err().filter(|_| next.submission.is_none());
+    status::describe(&mut next, observed, &id, invalid.map(String::as_str));
     let again_at = rerun::retry_at(observed);
     // The first look at a sidecar takes milliseconds: what it finds goes into the first write.
     let connecting = observed.cluster.sidecar.open().is_some()
@@ -196,7 +201,6 @@ fn wish(subject: &Subject<'_>, cluster: &Cluster) -> Result<Wish, String> {
         engine: *engine,
         timeout,
         min_workers: cluster.workers.open().copied().unwrap_or(0),
-        // Values of labels are bounded in the sidecar; a longer name is cut, which only looks different.
         labels: labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
     })
 }
@@ -224,7 +228,7 @@ fn orders(observed: &Observed<'_>, id: &str, wish: Option<Wish>) -> Vec<Order> {
     let submitted =
         status.submission.as_ref().is_some_and(|sent| !sent.accepted && sent.pod_uid == endpoint.pod_uid);
     let intent = match wish {
-        Some(wish) if submitted && observed.gates_are_open(id) => Intent::Start(Box::new(wish)),
+        Some(wish) if submitted && observed.objects_are_ready() => Intent::Start(Box::new(wish)),
         _ => Intent::Look,
     };
     orders.push(order(id, intent));

@@ -63,24 +63,33 @@ pub struct Memory(Mutex<HashMap<Key, Remembered>>);
 
 #[derive(Debug, Default)]
 struct Remembered {
-    written: Option<(Arc<Preload>, Instant)>,
+    /// Until the watch has brought it back.
+    written: Option<Arc<Preload>>,
+    written_at: Option<Instant>,
     /// When a change was noticed that has not been written yet.
     noticed: Option<Instant>,
     phase: Phase,
 }
 
 impl Memory {
+    /// The newest state that is known, and when we wrote last.
     fn newest(&self, key: &Key, cached: Arc<Preload>) -> (Arc<Preload>, Option<Instant>) {
-        let memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match memory.get(key).and_then(|remembered| remembered.written.as_ref()) {
-            Some((written, at)) => (newer(cached, written.clone()), Some(*at)),
-            None => (cached, None),
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(remembered) = memory.get_mut(key) else { return (cached, None) };
+        let Some(written) = &remembered.written else { return (cached, remembered.written_at) };
+        let newest = newer(cached.clone(), written.clone());
+        if Arc::ptr_eq(&newest, &cached) {
+            // The watch has caught up.
+            remembered.written = None;
         }
+        (newest, remembered.written_at)
     }
 
-    fn wrote(&self, key: &Key, object: Arc<Preload>) {
+    fn wrote(&self, key: &Key, mut object: Preload) {
+        object.metadata.managed_fields = None;
+        let (phase, now) = (phase(&object), Instant::now());
         let remembered =
-            Remembered { phase: phase(&object), written: Some((object, Instant::now())), noticed: None };
+            Remembered { phase, written: Some(Arc::new(object)), written_at: Some(now), noticed: None };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), remembered);
     }
 
@@ -137,15 +146,17 @@ pub async fn reconcile(preload: Arc<Preload>, context: Arc<Context>) -> Result<A
         match next.finalizer {
             Finalizer::Keep => {}
             Finalizer::Add => {
-                let fields = json!({ "metadata": { "finalizers": [FINALIZER] } });
-                let written = context.writer.apply(&api, &current, Part::Main, fields).await?;
-                context.memory.wrote(&key, Arc::new(written));
+                let Some(written) = context.writer.set_finalizer(&api, &*current, FINALIZER, true).await?
+                else {
+                    return Ok(Action::await_change());
+                };
+                context.memory.wrote(&key, written);
                 continue;
             }
             Finalizer::Remove => {
                 context.writer.tell(&current.object_ref(&()), &next.notices).await;
                 context.sidecars.follow(&key, Vec::new());
-                context.writer.remove_finalizer(&api, &*current, FINALIZER).await?;
+                context.writer.set_finalizer(&api, &*current, FINALIZER, false).await?;
                 context.memory.forget(&key);
                 return Ok(Action::await_change());
             }
@@ -163,7 +174,7 @@ pub async fn reconcile(preload: Arc<Preload>, context: Arc<Context>) -> Result<A
             return Ok(Action::requeue(wait));
         }
         let written = write_status(&context, &api, &current, &old, status).await?;
-        context.memory.wrote(&key, Arc::new(written));
+        context.memory.wrote(&key, written);
         context.writer.tell(&current.object_ref(&()), &next.notices).await;
     }
     Ok(Action::requeue(Duration::from_secs(1)))

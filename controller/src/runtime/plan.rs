@@ -36,11 +36,13 @@ pub struct Child {
 #[derive(Clone, Debug)]
 pub struct Observed<'a> {
     pub deleting: bool,
+    /// Its namespace asks for preloads.
+    pub opted_in: bool,
     pub schema: Schema,
     pub wish: Wish,
-    /// spec.data.preload as it is.
+    /// spec.data.preload as it is, or as it was before somebody erased it.
     pub spec: Option<&'a PreloadWish>,
-    /// As an annotation has it.
+    /// Annotation preload.dev/spec.
     pub recorded: Option<PreloadWish>,
     pub status: Option<&'a AlluxioRuntimeStatus>,
     /// Annotation preload.dev/status.
@@ -58,6 +60,15 @@ pub struct Mirror {
     pub progress: String,
 }
 
+/// Our annotations of a runtime. They are applied together: whatever is left out is taken away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Annotations {
+    /// preload.dev/status
+    pub status: Option<MirroredStatus>,
+    /// preload.dev/spec
+    pub spec: Option<PreloadWish>,
+}
+
 /// What to do about the Preload.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Step {
@@ -72,9 +83,9 @@ pub enum Step {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     pub step: Step,
-    /// Keep spec.data.preload in an annotation, before Fluid erases it.
-    pub record: Option<PreloadWish>,
-    /// Write it into the status, or on a stock Fluid into the annotation.
+    /// All annotations of the runtime that are ours; None: they are as they should be.
+    pub annotations: Option<Annotations>,
+    /// Written into the status, or on a stock Fluid with the annotations.
     pub mirror: Option<Mirror>,
     pub notice: Option<Notice>,
     pub again_at: Option<Timestamp>,
@@ -85,11 +96,16 @@ pub struct Plan {
 pub fn plan(observed: &Observed<'_>) -> Plan {
     let child = observed.child.as_ref();
     let foreign = child.is_some_and(|child| !child.owned);
+    if !observed.opted_in && !child.is_some_and(|child| child.owned) {
+        return Plan::default();
+    }
     let step = match (&observed.wish, child) {
         (_, Some(child)) if !child.owned || child.deleting => Step::Keep,
         (_, Some(_)) if observed.deleting => Step::Delete,
-        (Wish::Load(spec), Some(child)) if child.spec != **spec => Step::Update(spec.clone()),
-        (Wish::Load(spec), None) if !observed.deleting => Step::Create(spec.clone()),
+        (Wish::Load(spec), Some(child)) if child.spec != **spec && observed.opted_in => {
+            Step::Update(spec.clone())
+        }
+        (Wish::Load(spec), None) if !observed.deleting && observed.opted_in => Step::Create(spec.clone()),
         (Wish::Disabled, Some(_)) => Step::Delete,
         // An invalid wish leaves what was loaded before in peace.
         (Wish::Load(_) | Wish::Disabled | Wish::Invalid { .. }, _) => Step::Keep,
@@ -97,19 +113,16 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     if observed.deleting {
         return Plan { step, ..Plan::default() };
     }
-    let record = match observed.schema {
-        // An enabled wish is as good as recorded: its Preload has it.
-        Schema::Patched => {
-            let default = observed.recorded.is_none();
-            observed
-                .spec
-                .filter(|spec| observed.recorded.as_ref() != Some(spec) && !(default && spec.enabled))
-                .cloned()
-        }
-        Schema::Missing | Schema::Stock | Schema::Standalone => None,
-    };
     let wanted = mirror(observed);
-    let mut plan = Plan { step, record, ..Plan::default() };
+    let mut plan = Plan { step, ..Plan::default() };
+    let stock = observed.schema == Schema::Stock;
+    let annotated = observed.annotated.map(read_status);
+    let spec = recorded(observed);
+    // The status of a stock Fluid is paced below; a leftover of one is taken away.
+    let status = if stock { annotated } else { None };
+    if spec != observed.recorded || status != annotated {
+        plan.annotations = Some(Annotations { status, spec: spec.clone() });
+    }
     let Some(current) = current(observed) else { return plan };
     if current == wanted {
         return plan;
@@ -124,8 +137,33 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     if current.status != wanted.status && !erased {
         plan.notice = Some(notice(observed, &wanted, foreign));
     }
+    if stock {
+        plan.annotations = Some(Annotations { status: Some(wanted.status), spec });
+    }
     plan.mirror = Some(wanted);
     plan
+}
+
+/// What is kept of spec.data.preload in an annotation: a wish that its Preload does not have, since it is
+/// disabled, and what became of such a wish.
+fn recorded(observed: &Observed<'_>) -> Option<PreloadWish> {
+    let recorded = observed.recorded.as_ref();
+    match observed.schema {
+        Schema::Patched => {
+            observed.spec.filter(|spec| recorded.is_some() || !spec.enabled).or(recorded).cloned()
+        }
+        Schema::Missing | Schema::Stock | Schema::Standalone => recorded.cloned(),
+    }
+}
+
+fn read_status(text: &str) -> MirroredStatus {
+    match text {
+        "NotStarted" => MirroredStatus::NotStarted,
+        "DisLoading" => MirroredStatus::DisLoading,
+        "Loaded" => MirroredStatus::Loaded,
+        "Failed" => MirroredStatus::Failed,
+        _ => MirroredStatus::Unset,
+    }
 }
 
 /// What the runtime should show.
@@ -150,13 +188,7 @@ fn current(observed: &Observed<'_>) -> Option<Mirror> {
     match observed.schema {
         Schema::Missing => None,
         Schema::Stock => {
-            let status = match observed.annotated {
-                Some("NotStarted") => MirroredStatus::NotStarted,
-                Some("DisLoading") => MirroredStatus::DisLoading,
-                Some("Loaded") => MirroredStatus::Loaded,
-                Some("Failed") => MirroredStatus::Failed,
-                Some(_) | None => MirroredStatus::Unset,
-            };
+            let status = observed.annotated.map(read_status).unwrap_or_default();
             Some(Mirror { status, progress: String::new() })
         }
         Schema::Patched if status.is_none_or(|status| status.value_file.is_none()) => None,

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use alluxio_preload_api::client::{Backoff, Client, Update, WatchOptions};
+use alluxio_preload_api::client::{Backoff, Client, Explanation, Update, WatchOptions, is_unreachable};
 use alluxio_preload_api::v1::{self, ListFailuresRequest};
 use tokio::{
     sync::{mpsc, watch},
@@ -16,10 +16,11 @@ use tonic::Status;
 use super::{Access, Key, convert};
 use crate::{
     api::Failures,
+    lease::Leadership,
     preload::{
         gates::Endpoint,
         load::{Answer, Contact, Seen},
-        plan::{Intent, Order},
+        plan::{Intent, Order, Wish},
     },
 };
 
@@ -42,6 +43,11 @@ pub(super) struct Session {
     failures: u32,
     /// The sidecar has acknowledged the load: StartLoad need not be called again.
     started: bool,
+    /// A StartLoad whose outcome is not known: it may still become a load, whatever the sidecar says of its id.
+    unresolved: Option<Box<Wish>>,
+    leadership: Leadership,
+    /// There is progress that was not told yet.
+    untold: bool,
 }
 
 /// Why work on an order stopped.
@@ -61,8 +67,21 @@ impl Session {
         access: Arc<Access>,
         seen: Arc<Mutex<Seen>>,
         news: mpsc::UnboundedSender<Key>,
+        leadership: Leadership,
     ) -> Self {
-        Self { key, orders, access, seen, news, told: None, failures: 0, started: false }
+        Self {
+            key,
+            orders,
+            access,
+            seen,
+            news,
+            told: None,
+            failures: 0,
+            started: false,
+            unresolved: None,
+            leadership,
+            untold: false,
+        }
     }
 
     /// Until there are no more orders.
@@ -74,6 +93,7 @@ impl Session {
                 // Another pod: nothing of what was seen is true of it.
                 endpoint = order.endpoint.clone();
                 self.started = false;
+                self.unresolved = None;
                 self.failures = 0;
                 self.publish(Seen::default());
             }
@@ -87,6 +107,8 @@ impl Session {
                 Stop::Failed(status) => {
                     self.refused(&status);
                     let pause = BACKOFF.random_delay(self.failures).unwrap_or(BACKOFF.max);
+                    let asked = Explanation::of(&status).retry_after.unwrap_or_default().min(BACKOFF.max);
+                    let pause = pause.max(asked);
                     self.failures = self.failures.saturating_add(1);
                     tokio::select! {
                         () = sleep(pause) => {}
@@ -106,25 +128,52 @@ impl Session {
             Err(error) => return Stop::Failed(Status::unauthenticated(error.to_string())),
         };
         match &order.intent {
-            Intent::Start(wish) if !self.started => {
-                // Not raced against other orders: whether it was started must be known before it is cancelled.
-                match client.start_load(convert::request(&order.load_id, wish)).await {
-                    Ok(load) => {
-                        self.started = true;
-                        self.show(&client, &load).await;
-                    }
-                    Err(status) => return self.judge(status),
-                }
-                self.watch(&client, order).await
-            }
-            Intent::Start(_) | Intent::Look => self.watch(&client, order).await,
-            Intent::Cancel => match client.cancel_load(&order.load_id).await {
-                Ok(load) => {
-                    self.show(&client, &load).await;
-                    self.watch(&client, order).await
-                }
-                Err(status) => self.judge(status),
+            Intent::Start(wish) if !self.started => match self.start(&client, order, wish.clone()).await {
+                None => self.watch(&client, order).await,
+                Some(stop) => stop,
             },
+            Intent::Start(_) | Intent::Look => self.watch(&client, order).await,
+            Intent::Cancel => {
+                if let Some(wish) = self.unresolved.clone()
+                    && let Some(stop) = self.start(&client, order, wish).await
+                {
+                    return stop;
+                }
+                if !self.leadership.is_held() {
+                    return Stop::Failed(not_leading());
+                }
+                match client.cancel_load(&order.load_id).await {
+                    Ok(load) => {
+                        self.show(&client, &load).await;
+                        self.watch(&client, order).await
+                    }
+                    Err(status) => self.judge(status),
+                }
+            }
+        }
+    }
+
+    /// Starts the load, or finds it started; otherwise says why work stops. Not raced against other orders:
+    /// whether it was started must be known before it is cancelled.
+    async fn start(&mut self, client: &Client, order: &Order, wish: Box<Wish>) -> Option<Stop> {
+        if !self.leadership.is_held() {
+            return Some(Stop::Failed(not_leading()));
+        }
+        let request = convert::request(&order.load_id, &wish);
+        self.unresolved = Some(wish);
+        match client.start_load(request).await {
+            Ok(load) => {
+                (self.started, self.unresolved) = (true, None);
+                self.show(client, &load).await;
+                None
+            }
+            Err(status) => {
+                // An answer of the sidecar itself says that there is no load.
+                if !is_unreachable(&status) {
+                    self.unresolved = None;
+                }
+                Some(self.judge(status))
+            }
         }
     }
 
@@ -170,7 +219,7 @@ impl Session {
         if seen.answer == Answer::None {
             return Stop::Failed(status);
         }
-        self.failures = 0;
+        self.started = false;
         self.publish(seen);
         Stop::Idle
     }
@@ -199,7 +248,7 @@ impl Session {
 
     fn publish(&mut self, new: Seen) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if *seen == new {
+        if *seen == new && !self.untold {
             return;
         }
         let words =
@@ -209,13 +258,19 @@ impl Session {
         *seen = new;
         drop(seen);
         let early = self.told.is_some_and(|told| told.elapsed() < PROGRESS_NEWS);
-        if progress_only && early {
+        self.untold = progress_only && early;
+        if self.untold {
             return;
         }
         self.told = Some(Instant::now());
         // An error: the controller is stopping, and nobody wants to know.
         let _ = self.news.send(self.key.clone());
     }
+}
+
+/// Another replica decides now; this one ends soon.
+fn not_leading() -> Status {
+    Status::unavailable("this replica of the controller does not lead any more")
 }
 
 /// The first files that failed; without them when the sidecar does not answer again, since the count says it.

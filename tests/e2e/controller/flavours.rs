@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use alluxio_preload_api::v1::load::State;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::api::{Api, Patch, PatchParams};
@@ -62,6 +63,9 @@ async fn a_stock_fluid() -> Result<()> {
     let engine = preloads
         .until(NAME, |s| s.text("/spec/engine") == "DistributedLoad" && s.text("/status/phase") == "Loaded");
     engine.await?;
+    // What is taken away is gone.
+    fluid.edit(json!({ "metadata": { "annotations": { "preload.dev/timeout": null } } })).await?;
+    preloads.until(NAME, |s| s.object.pointer("/spec/timeout").is_none()).await?;
     fluid.edit(json!({ "metadata": { "annotations": { "preload.dev/enabled": "false" } } })).await?;
     preloads.until(NAME, |shown| shown.deleted).await?;
     let values = runtimes.values(NAME, STATUS);
@@ -94,6 +98,35 @@ async fn a_stock_fluid() -> Result<()> {
         Ok(Some(()))
     })
     .await?;
+    // What was disabled there stays so when Fluid brings its own schema back: it is not all loaded then.
+    let disabled = json!({ "preload": { "enabled": false, "path": "/data" } });
+    untouched.edit(json!({ "spec": { "data": disabled } })).await?;
+    wait::until("the wish to be recorded", wait::LIMIT, async || {
+        let runtime = untouched.get().await?;
+        let recorded =
+            runtime.metadata.annotations.as_ref().is_some_and(|a| a.contains_key("preload.dev/spec"));
+        ensure!(recorded, "{:?}", runtime.metadata.annotations);
+        Ok(Some(()))
+    })
+    .await?;
+    let gone = Course::of_preloads(&client, &outside).await?;
+    crds::install(&kubernetes, Crds::StockFluid).await?;
+    wait::until("the status to be in an annotation", wait::LIMIT, async || {
+        let runtime = untouched.get().await?;
+        let annotations = runtime.metadata.annotations.unwrap_or_default();
+        ensure!(
+            annotations.get("preload.dev/status").map(String::as_str) == Some("NotStarted"),
+            "{annotations:?}"
+        );
+        ensure!(annotations.contains_key("preload.dev/spec"), "the wish is lost: {annotations:?}");
+        Ok(Some(()))
+    })
+    .await?;
+    ensure!(
+        gone.all()
+            .iter()
+            .all(|shown| shown.deleted || !shown.object["metadata"]["deletionTimestamp"].is_null())
+    );
     controller.assert_no_errors()
 }
 
@@ -228,8 +261,20 @@ async fn without_fluid() -> Result<()> {
     alluxio.oracle().assert_loaded(one.path(), 1).await?;
     alluxio.oracle().assert_loaded(two.path(), 2).await?;
     kubernetes.kubectl(&["delete", "pl", "second", "--namespace", &namespace]).await?.success()?;
-    // Nobody but the garbage collector knows that the Preload of the runtime has to go, too.
+    // The runtime is gone before its Preload is, as the garbage collector does it: the pod still has the load.
+    let three = alluxio.data("standalone-3")?;
+    three.files(600, MIB / 8)?;
+    fluid.edit(json!({ "spec": { "data": { "preload": { "path": three.path() } } } })).await?;
+    preloads.until(NAME, |s| s.number("/status/run") == 2 && s.text("/status/phase") == "Loading").await?;
     fluid.delete().await?;
+    kubernetes
+        .kubectl(&["delete", "pl", NAME, "--wait=false", "--namespace", &namespace])
+        .await?
+        .success()?;
     preloads.until(NAME, |shown| shown.deleted).await?;
+    let all = alluxio_preload_api::v1::ListLoadsRequest { page_size: 1000, ..Default::default() };
+    let loads = sidecar.client()?.list_loads(all).await?.into_inner().loads;
+    let last = loads.iter().find(|load| load.spec.as_ref().is_some_and(|s| s.path == three.path()));
+    ensure!(last.context("the load")?.state() == State::Cancelled, "{last:?}");
     controller.assert_no_errors()
 }

@@ -117,6 +117,11 @@ async fn one_order(
         let last = last.ok_or_else(|| anyhow::anyhow!("no Preload"))?;
         ensure!(last.text("/status/phase") == "Pending", "{}", last.object["status"]);
         ensure!(last.object.pointer("/status/submission").is_none(), "{}", last.object["status"]);
+        if facts.contains(&Fact::Sidecar) {
+            let loads =
+                sidecar.client()?.list_loads(alluxio_preload_api::v1::ListLoadsRequest::default()).await?;
+            ensure!(loads.into_inner().loads.is_empty(), "a load with only {facts:?}");
+        }
     }
     let loaded = preloads.until(name, |shown| shown.text("/status/phase") == "Loaded").await?;
     ensure!(loaded.number("/status/run") == 1);

@@ -60,7 +60,6 @@ async fn no_phase_contradicts_the_sidecar_or_the_cache() -> Result<()> {
     let mut longest = Duration::ZERO;
     let mut time = begin;
     while time <= end {
-        // Progress and phase of the same moment agree, too.
         if at(time) == told(time) {
             since = None;
         } else {

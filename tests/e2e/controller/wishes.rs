@@ -169,6 +169,7 @@ async fn bad_input_is_refused_with_the_field_and_the_accepted_form() -> Result<(
         (json!({ "runtimeRef": { "name": NAME }, "replicas": 0 }), "spec.replicas"),
         (json!({ "runtimeRef": { "name": NAME }, "engine": "native" }), "spec.engine"),
         (json!({ "runtimeRef": { "name": NAME }, "timeout": "soon" }), "duration such as 2h"),
+        (json!({ "runtimeRef": { "name": NAME }, "timeout": "0s" }), "duration such as 2h"),
         (json!({ "runtimeRef": { "name": NAME, "workers": "w" } }), "kind StatefulSet"),
         (json!({ "runtimeRef": { "kind": "StatefulSet", "name": "alluxio" } }), "needs workers"),
         (json!({ "path": "/" }), "runtimeRef"),
@@ -201,4 +202,93 @@ async fn deleted_in_the_middle() -> Result<()> {
     world.fluid.let_go().await?;
     world.runtimes.until(NAME, |shown| shown.deleted).await?;
     world.controller.assert_no_errors()
+}
+
+/// More Preloads than the sidecar takes: the rest wait, say why, and are asked for again with patience.
+#[tokio::test]
+async fn a_full_queue_is_a_shut_gate() -> Result<()> {
+    let world = World::with("queue", &["--max-running=1", "--max-queued=1"]).await?;
+    let mut off = spec("/", 1);
+    off["data"]["preload"]["enabled"] = false.into();
+    world.fluid.create(off, &[]).await?;
+    world.fluid.everything_ready(world.sidecar.address(), super::world::WORKERS).await?;
+    let names: Vec<String> = (1..=4).map(|number| format!("queue-{number}")).collect();
+    for name in &names {
+        let data = world.data(name, 40, MIB / 4)?;
+        let preload = json!({
+            "apiVersion": "preload.dev/v1alpha1", "kind": "Preload",
+            "metadata": { "name": name, "namespace": world.namespace },
+            "spec": { "runtimeRef": { "name": NAME }, "path": data.path() },
+        });
+        world.kubernetes.apply(&preload.to_string()).await?;
+    }
+    for name in &names {
+        world.preloads.until(name, |shown| shown.text("/status/phase") == "Loaded").await?;
+    }
+    let full = |s: &Shown| s.condition("SidecarReachable") == ("False".into(), "QueueFull".into());
+    ensure!(world.preloads.all().iter().any(full), "no Preload says that the queue is full");
+    ensure!(world.loads().await?.len() == names.len(), "each was started once");
+    // Two or three of them were refused for some seconds: a handful of tries each, not thousands.
+    let (_, metrics) = preload_tests::http::get(world.sidecar.admin_address(), "/metrics").await?;
+    let refused = metrics.lines().find(|line| {
+        line.contains("requests_total") && line.contains("StartLoad") && line.contains("ResourceExhausted")
+    });
+    let refused =
+        refused.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).context("no refusal")?;
+    ensure!((1..200).contains(&refused), "{refused} refusals");
+    world.controller.assert_no_errors()
+}
+
+/// Somebody strips the finalizers of a Preload whose path was changed before: it keeps its path.
+#[tokio::test]
+async fn stripped_finalizers_change_nothing_else() -> Result<()> {
+    let world = World::new("strip").await?;
+    let (one, two) = (world.data("strip-1", 1, MIB)?, world.data("strip-2", 1, MIB)?);
+    world.ready_runtime(one.path(), 1).await?;
+    world.shows("Loaded").await?;
+    world.fluid.edit(json!({ "spec": { "data": { "preload": { "path": two.path() } } } })).await?;
+    let second = |s: &Shown| s.number("/status/run") == 2 && s.text("/status/phase") == "Loaded";
+    world.preloads.until(NAME, second).await?;
+    let begun = world.preloads.of(NAME).len();
+    world
+        .kubectl(&["patch", "pl", NAME, "--type=merge", "--patch", r#"{"metadata":{"finalizers":null}}"#])
+        .await?;
+    let finalizers =
+        |s: &Shown| s.object.pointer("/metadata/finalizers").and_then(|f| f.as_array()).map_or(0, Vec::len);
+    wait::until("the finalizer to be back", wait::LIMIT, async || {
+        let since = &world.preloads.of(NAME)[begun..];
+        let (gone, back) = (since.iter().position(|s| finalizers(s) == 0), since.last().map(finalizers));
+        Ok((gone.is_some() && back == Some(1)).then_some(()))
+    })
+    .await?;
+    for shown in &world.preloads.of(NAME)[begun..] {
+        ensure!(
+            shown.text("/spec/path") == two.path() && shown.number("/status/run") == 2,
+            "{}",
+            shown.object
+        );
+    }
+    Ok(())
+}
+
+/// A Preload of the runtime's name that somebody else made is left alone; once it is gone, ours is made.
+#[tokio::test]
+async fn a_preload_of_somebody_else() -> Result<()> {
+    let world = World::new("foreign").await?;
+    let (theirs, ours) = (world.data("foreign-1", 1, MIB)?, world.data("foreign-2", 1, MIB)?);
+    let preload = json!({
+        "apiVersion": "preload.dev/v1alpha1", "kind": "Preload",
+        "metadata": { "name": NAME, "namespace": world.namespace },
+        "spec": { "runtimeRef": { "name": NAME }, "path": theirs.path() },
+    });
+    world.kubernetes.apply(&preload.to_string()).await?;
+    world.ready_runtime(ours.path(), 1).await?;
+    world.preloads.until(NAME, |s| s.text("/status/phase") == "Loaded").await?;
+    world.shows("NotStarted").await?;
+    world.events_tell(&["does not own"]).await?;
+    ensure!(world.preloads.of(NAME).iter().all(|s| s.text("/spec/path") == theirs.path()));
+    world.kubectl(&["delete", "pl", NAME]).await?;
+    world.shows("Loaded").await?;
+    ensure!(world.preloads.of(NAME).last().is_some_and(|s| s.text("/spec/path") == ours.path()));
+    Ok(())
 }

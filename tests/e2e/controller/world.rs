@@ -26,6 +26,11 @@ pub(super) const WORKERS: i32 = 2;
 
 impl World {
     pub(super) async fn new(prefix: &str) -> Result<Self> {
+        Self::with(prefix, &[]).await
+    }
+
+    /// With arguments for the sidecar.
+    pub(super) async fn with(prefix: &str, arguments: &[&str]) -> Result<Self> {
         let (kubernetes, alluxio) = tokio::try_join!(shared_fluid(), shared())?;
         let namespace = kubernetes.namespace(prefix, &[]).await?;
         let client = kubernetes.client().await?;
@@ -33,10 +38,8 @@ impl World {
             Course::of_preloads(&client, &namespace),
             Course::of_runtimes(&client, &namespace)
         )?;
-        let (controller, sidecar) = tokio::try_join!(
-            Controller::start(kubernetes, &namespace),
-            Sidecar::start(alluxio, &[] as &[&str])
-        )?;
+        let (controller, sidecar) =
+            tokio::try_join!(Controller::start(kubernetes, &namespace), Sidecar::start(alluxio, arguments))?;
         let fluid = Fluid::new(kubernetes, &namespace, NAME).await?;
         Ok(Self { kubernetes, alluxio, namespace, fluid, preloads, runtimes, controller, sidecar })
     }

@@ -565,7 +565,6 @@ fn hold_orders(world: &World, plan: &Plan) -> Result<(), TestCaseError> {
         let cluster = &world.cluster;
         let gates = (cluster.master.open(), cluster.workers.open(), cluster.sidecar.open());
         prop_assert!(matches!(gates, (Some(()), Some(_), Some(_))), "started with a shut gate");
-        prop_assert_eq!(&world.seen[&order.load_id].contact, &Contact::Answering);
         prop_assert_eq!(world.status.load_id.as_ref(), Some(&order.load_id), "its id is not written");
         let submission = world.status.submission.as_ref().unwrap();
         prop_assert_eq!(&submission.pod_uid, &order.endpoint.pod_uid);

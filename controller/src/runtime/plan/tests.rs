@@ -17,6 +17,7 @@ fn child(phase: Phase) -> Child {
 fn observed<'a>(schema: Schema, child: Option<Child>) -> Observed<'a> {
     Observed {
         deleting: false,
+        opted_in: true,
         schema,
         wish: Wish::Load(Box::new(load())),
         spec: None,
@@ -113,6 +114,8 @@ fn a_stock_fluid_has_it_in_an_annotation() {
     let mirror = plan(&observed).mirror.unwrap();
     assert_eq!((mirror.status, mirror.progress.as_str()), (MirroredStatus::Loaded, ""));
     assert_eq!(plan(&Observed { annotated: Some("Loaded"), ..observed.clone() }), Plan::default());
+    let other = plan(&Observed { annotated: Some("DisLoading"), ..observed.clone() });
+    assert_eq!(other.annotations, Some(Annotations { status: Some(MirroredStatus::Loaded), spec: None }));
     assert!(plan(&Observed { annotated: Some("garbage"), ..observed }).mirror.is_some());
 }
 
@@ -150,18 +153,39 @@ fn what_was_erased_comes_back_later_and_without_an_event() {
 }
 
 #[test]
-fn what_fluid_may_erase_is_recorded_first() {
+fn what_fluid_may_erase_is_recorded_where_no_preload_has_it() {
     let enabled = PreloadWish { enabled: true, path: "/data".into() };
-    let record = |spec, recorded| {
-        plan(&Observed { spec: Some(spec), recorded, ..observed(Schema::Patched, None) }).record
+    let disabled = PreloadWish { enabled: false, path: "/data".into() };
+    let record = |schema, spec, recorded| {
+        plan(&Observed { spec, recorded, ..observed(schema, None) })
+            .annotations
+            .map(|annotations| annotations.spec)
     };
-    assert_eq!(record(&enabled, None), None, "the Preload has it");
-    let preload = PreloadWish { enabled: false, path: "/data".into() };
-    assert_eq!(record(&enabled, Some(preload.clone())), Some(enabled.clone()));
-    let observed = Observed { spec: Some(&preload), ..observed(Schema::Patched, None) };
-    assert_eq!(plan(&observed).record, Some(preload.clone()));
-    assert_eq!(plan(&Observed { recorded: Some(preload.clone()), ..observed.clone() }).record, None);
-    for schema in [Schema::Stock, Schema::Standalone] {
-        assert_eq!(plan(&Observed { schema, ..observed.clone() }).record, None);
-    }
+    assert_eq!(record(Schema::Patched, Some(&enabled), None), None, "the Preload has it");
+    assert_eq!(record(Schema::Patched, Some(&disabled), None), Some(Some(disabled.clone())));
+    assert_eq!(record(Schema::Patched, Some(&disabled), Some(disabled.clone())), None);
+    assert_eq!(record(Schema::Patched, Some(&enabled), Some(disabled.clone())), Some(Some(enabled.clone())));
+    assert_eq!(record(Schema::Standalone, Some(&disabled), None), None);
+    // It is not lost when Fluid brings its own CRD back.
+    let stock = plan(&Observed { recorded: Some(disabled.clone()), ..observed(Schema::Stock, None) });
+    let wanted = Annotations { status: Some(MirroredStatus::NotStarted), spec: Some(disabled) };
+    assert_eq!(stock.annotations, Some(wanted));
+}
+
+#[test]
+fn a_leftover_annotation_goes_when_the_status_has_a_field() {
+    let status = filled(Some(MirroredStatus::Loaded));
+    let base = observed(Schema::Patched, Some(child(Phase::Loaded)));
+    let left = plan(&Observed { annotated: Some("NotStarted"), status: Some(&status), ..base });
+    assert_eq!(left, Plan { annotations: Some(Annotations::default()), ..Plan::default() });
+}
+
+#[test]
+fn without_the_label_nothing_begins_but_what_runs_is_told_of() {
+    let outside = |child| Observed { opted_in: false, ..observed(Schema::Standalone, child) };
+    assert_eq!(plan(&outside(None)), Plan::default());
+    let told = plan(&outside(Some(child(Phase::Loaded))));
+    assert_eq!((told.step, told.mirror.unwrap().status), (Step::Keep, MirroredStatus::Loaded));
+    let other = Child { spec: PreloadSpec { replicas: 7, ..load() }, ..child(Phase::Loaded) };
+    assert_eq!(plan(&outside(Some(other))).step, Step::Keep);
 }
