@@ -38,7 +38,9 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
 }
 
 fn run_until_signal(args: Run) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // One thread does it: thousands of sessions wait, and little is computed. A second one would cost memory
+    // (an arena of its own) and save nothing.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut term = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

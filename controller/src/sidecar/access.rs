@@ -5,7 +5,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use alluxio_preload_api::client::{Address, Client, ClientConfig, ConfigError, Tls, Token};
@@ -34,9 +34,12 @@ pub struct Credentials {
 #[derive(Debug)]
 pub struct Access {
     credentials: Credentials,
-    /// Endpoints in use; an entry dies with its last session.
-    clients: Mutex<HashMap<Endpoint, Weak<Client>>>,
+    /// Endpoints in use, with the age of the certificates; an entry dies with its last session.
+    clients: Mutex<HashMap<(Endpoint, Stamp), Weak<Client>>>,
 }
+
+/// When the files of the certificates were last written: a client of another stamp has older ones.
+type Stamp = Vec<Option<SystemTime>>;
 
 /// No connection can even be tried. Whoever runs the controller acts.
 #[derive(Debug, Error)]
@@ -56,13 +59,21 @@ impl Access {
     /// A connection to `endpoint`, made on the first call. Reads a few small files.
     pub(super) fn client(&self, endpoint: &Endpoint) -> Result<Arc<Client>, AccessError> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(endpoint).and_then(Weak::upgrade) {
+        let key = (endpoint.clone(), self.stamp());
+        if let Some(client) = clients.get(&key).and_then(Weak::upgrade) {
             return Ok(client);
         }
         let client = Arc::new(self.connect(endpoint)?);
         clients.retain(|_, client| client.strong_count() > 0);
-        clients.insert(endpoint.clone(), Arc::downgrade(&client));
+        clients.insert(key, Arc::downgrade(&client));
         Ok(client)
+    }
+
+    fn stamp(&self) -> Stamp {
+        let Credentials { ca, identity, token: _, allow_plaintext_token: _ } = &self.credentials;
+        let identity = identity.iter().flat_map(|(certificate, key)| [certificate, key]);
+        let written = |path: &PathBuf| fs::metadata(path).and_then(|file| file.modified()).ok();
+        ca.iter().chain(identity).map(written).collect()
     }
 
     /// Fails if what is configured cannot work: files that are missing, a token without encryption.

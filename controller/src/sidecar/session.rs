@@ -29,6 +29,8 @@ const BACKOFF: Backoff =
     Backoff { initial: Duration::from_millis(250), max: Duration::from_secs(30), attempts: u32::MAX };
 /// News of mere progress are told at most so often.
 const PROGRESS_NEWS: Duration = Duration::from_millis(500);
+/// A watch that was lost so often in a row is opened by a new client.
+const NEW_CLIENT_AFTER: u32 = 3;
 /// Of a failed load, in the status.
 const SHOWN_FAILURES: i32 = 10;
 
@@ -128,21 +130,24 @@ impl Session {
             Err(error) => return Stop::Failed(Status::unauthenticated(error.to_string())),
         };
         match &order.intent {
-            Intent::Start(wish) if !self.started => match self.start(&client, order, wish.clone()).await {
-                None => self.watch(&client, order).await,
-                Some(stop) => stop,
-            },
+            // Calls are boxed: what a session holds for months is its watch, and that is to be small.
+            Intent::Start(wish) if !self.started => {
+                match Box::pin(self.start(&client, order, wish.clone())).await {
+                    None => self.watch(&client, order).await,
+                    Some(stop) => stop,
+                }
+            }
             Intent::Start(_) | Intent::Look => self.watch(&client, order).await,
             Intent::Cancel => {
                 if let Some(wish) = self.unresolved.clone()
-                    && let Some(stop) = self.start(&client, order, wish).await
+                    && let Some(stop) = Box::pin(self.start(&client, order, wish)).await
                 {
                     return stop;
                 }
                 if !self.leadership.is_held() {
                     return Stop::Failed(not_leading());
                 }
-                match client.cancel_load(&order.load_id).await {
+                match Box::pin(client.cancel_load(&order.load_id)).await {
                     Ok(load) => {
                         self.show(&client, &load).await;
                         self.watch(&client, order).await
@@ -182,6 +187,7 @@ impl Session {
         let follow = order.intent != Intent::Cancel;
         let options = WatchOptions { follow, backoff: BACKOFF, ..WatchOptions::default() };
         let mut watch = client.watch_load(&order.load_id, options);
+        let mut lost = 0;
         loop {
             let update = tokio::select! {
                 update = watch.next() => update,
@@ -192,10 +198,16 @@ impl Session {
             };
             match update {
                 Some(Ok(Update::Load(load))) => {
+                    lost = 0;
                     self.started = true;
                     self.show(client, &load).await;
                 }
-                Some(Ok(Update::Lost { error, .. })) => self.refused(&error),
+                Some(Ok(Update::Lost { error, .. })) if lost < NEW_CLIENT_AFTER => {
+                    lost += 1;
+                    self.refused(&error);
+                }
+                // Certificates may have been rotated: begin with what the files hold now.
+                Some(Ok(Update::Lost { error, .. })) => return Stop::Failed(error),
                 Some(Err(status)) => return self.judge(status),
                 None => return Stop::Idle,
             }

@@ -169,6 +169,48 @@ async fn tls_and_token() -> Result<()> {
     controller.assert_no_errors()
 }
 
+/// Certificates are rotated while a load is watched: the new ones are read without a restart.
+#[tokio::test]
+async fn rotated_certificates() -> Result<()> {
+    let (kubernetes, alluxio) = tokio::try_join!(shared_fluid(), shared())?;
+    let namespace = kubernetes.namespace("rotate", &[]).await?;
+    let preloads = Course::of_preloads(&kubernetes.client().await?, &namespace).await?;
+    let folder = kubernetes.sandbox().folder("rotate")?;
+    let (old, new) = (Authority::new(&folder)?, Authority::new(&folder)?);
+    let name = format!("{NAME}.{namespace}.preload.dev");
+    let (certificate, key, ca) = (folder.join("tls.crt"), folder.join("tls.key"), folder.join("ca.crt"));
+    let install = |authority: &Authority| -> Result<()> {
+        let identity = authority.identity(&[&name])?;
+        fs::copy(&identity.certificate, &certificate)?;
+        fs::copy(&identity.key, &key)?;
+        fs::copy(authority.certificate(), &ca)?;
+        Ok(())
+    };
+    install(&old)?;
+    let setup = Setup::new(alluxio).argument("--tls-cert").argument(&certificate).argument("--tls-key");
+    let mut sidecar = setup.argument(&key).start().await?;
+    let setup = ControllerSetup::new(kubernetes, &namespace).argument("--tls-ca").argument(&ca);
+    let controller = setup.start(kubernetes).await?;
+    let data = alluxio.data("rotate")?;
+    data.files(1, MIB)?;
+    let fluid = Fluid::new(kubernetes, &namespace, NAME).await?;
+    fluid.create(spec(data.path(), 1), &[]).await?;
+    fluid.everything_ready(sidecar.address(), WORKERS).await?;
+    preloads.until(NAME, |shown| shown.text("/status/phase") == "Loaded").await?;
+    sidecar.kill9().await?;
+    preloads.until(NAME, |s| s.condition("SidecarReachable").0 == "False").await?;
+    install(&new)?;
+    sidecar.restart().await?;
+    let begun = preloads.of(NAME).len();
+    wait::until("the sidecar to be reachable again", wait::LIMIT, async || {
+        let since = preloads.of(NAME).split_off(begun);
+        Ok(since.iter().any(|s| s.condition("SidecarReachable").0 == "True").then_some(()))
+    })
+    .await?;
+    ensure!(preloads.of(NAME).pop().is_some_and(|s| s.number("/status/run") == 1), "nothing was taken back");
+    controller.assert_no_errors()
+}
+
 /// A wrong token is a shut gate with a reason, not a failed load.
 #[tokio::test]
 async fn a_wrong_token_is_a_shut_gate() -> Result<()> {
