@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bytes = descriptors.encode_to_vec();
     fs::write(PathBuf::from(env::var("OUT_DIR")?).join("preload.bin"), bytes)?;
     tonic_prost_build::configure()
+        .codec_path("crate::codec::SmallBuffers")
         .extern_path(".google.rpc.Status", "::tonic_types::Status")
         .compile_fds(descriptors)?;
     Ok(())

@@ -6,6 +6,8 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 
 pub mod client;
 
+mod codec;
+
 /// `package preload.v1`.
 pub mod v1 {
     #![allow(clippy::all, unreachable_pub, missing_debug_implementations, reason = "generated code")]

@@ -34,7 +34,7 @@ pub enum Command {
 pub enum Document {
     /// Preload; every cluster needs it
     Preload,
-    /// AlluxioRuntime, for clusters without Fluid
+    /// AlluxioRuntime, for clusters without Fluid; never where Fluid is, whose CRD has the same name
     AlluxioRuntime,
     /// JSON patch that adds our fields to Fluid's CRD: kubectl patch crd alluxioruntimes.data.fluid.io
     /// --type=json --patch-file
@@ -46,9 +46,9 @@ pub struct Run {
     /// Kubeconfig file [default: $KUBECONFIG, else ~/.kube/config, else the pod's service account]
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
-    /// Serve only these namespaces [default: all; AlluxioRuntimes only where the namespace has the label
-    /// preload.dev/enabled=true]
-    #[arg(long, env = "PRELOAD_NAMESPACES", value_delimiter = ',')]
+    /// Serve only these namespaces (a,b,...), whatever their labels [default: all; AlluxioRuntimes only
+    /// where the namespace has the label preload.dev/enabled=true]
+    #[arg(long, env = "PRELOAD_NAMESPACES", value_delimiter = ',', value_parser = namespace)]
     pub namespace: Vec<String>,
     /// Everything is looked at again after this time, even if nothing happened
     #[arg(long, env = "PRELOAD_RESYNC", default_value = "10m", value_parser = duration)]
@@ -59,7 +59,7 @@ pub struct Run {
     /// How long the deletion of a Preload waits for its load to be cancelled
     #[arg(long, env = "PRELOAD_CANCEL_TIMEOUT", default_value = "1m", value_parser = duration)]
     pub cancel_timeout: Duration,
-    /// TCP address of /livez, /readyz and /metrics (plain HTTP)
+    /// TCP address of /livez, /readyz and /metrics (plain HTTP), such as 0.0.0.0:29702
     #[arg(long, env = "PRELOAD_ADMIN_LISTEN", default_value = "0.0.0.0:29702")]
     pub admin_listen: SocketAddr,
     /// How log lines look
@@ -103,7 +103,7 @@ pub struct SidecarArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Leader election")]
 pub struct LeaseArgs {
-    /// Name of the Lease
+    /// Name of the Lease; the Role must name it, too
     #[arg(long, env = "PRELOAD_LEASE_NAME", default_value = "preload-controller")]
     pub lease_name: String,
     /// Its namespace [default: that of the pod or the kubeconfig]
@@ -124,6 +124,18 @@ pub enum LogFormat {
 }
 
 impl Run {
+    /// Each once, in the order given; empty: all.
+    #[must_use]
+    pub fn namespaces(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for namespace in &self.namespace {
+            if !all.contains(namespace) {
+                all.push(namespace.clone());
+            }
+        }
+        all
+    }
+
     #[must_use]
     pub fn settings(&self) -> Settings {
         Settings {
@@ -165,6 +177,19 @@ impl Run {
     }
 }
 
+/// RFC 1123 label, as the API server demands it.
+fn namespace(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let ends = |c: Option<char>| c.is_some_and(|c| c != '-');
+    if text.len() <= 63 && text.chars().all(allowed) && ends(text.chars().next()) && ends(text.chars().last())
+    {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{text:?} is no name of a namespace; give names such as a,b, of lower case letters, digits and -"
+    ))
+}
+
 /// Of a second at least: everything that takes one of these is told in seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let wanted = "give 1s or more, such as 15s, 10m or 1h";
@@ -192,6 +217,19 @@ mod tests {
         assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
         for text in ["0s", "500ms", "-1h", "soon", ""] {
             assert!(duration(text).unwrap_err().contains("1s or more"), "{text}");
+        }
+    }
+
+    #[test]
+    fn namespaces_are_names_and_each_is_served_once() {
+        let run = |list: &str| match Cli::try_parse_from(["preload-controller", "run", "--namespace", list]) {
+            Ok(Cli { command: Command::Run(run) }) => Ok(run.namespaces()),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        };
+        assert_eq!(run("a,b-1,a"), Ok(vec!["a".to_owned(), "b-1".to_owned()]));
+        for bad in ["", "a, b", "A", "-a", "a-", "a_b"] {
+            assert!(run(bad).is_err_and(|error| error.contains("such as a,b")), "{bad:?}");
         }
     }
 

@@ -32,18 +32,18 @@ use crate::{
 /// The process cannot work. The operator acts on the message.
 #[derive(Debug, Error)]
 pub enum RunError {
-    #[error("cannot listen on --admin-listen {address}: {source}")]
+    #[error("cannot listen on --admin-listen {address}")]
     Listen { address: std::net::SocketAddr, source: std::io::Error },
-    #[error("cannot read the kubeconfig: {0}; give --kubeconfig, or run in a pod")]
+    #[error("cannot use the kubeconfig")]
     Kubeconfig(#[from] kube::config::KubeconfigError),
-    #[error("neither a kubeconfig nor a service account: {0}; give --kubeconfig, or run in a pod")]
+    #[error("neither a kubeconfig nor a service account was found; give --kubeconfig, or run in a pod")]
     InferConfig(#[from] kube::config::InferConfigError),
-    #[error("cannot make a client of the API server: {0}")]
+    #[error("cannot make a client of the API server")]
     Client(#[from] kube::Error),
-    #[error("the flags for sidecars cannot work: {0}")]
+    #[error("the flags for sidecars cannot work")]
     Access(#[from] AccessError),
-    #[error("the admin server failed: {0}")]
-    Admin(std::io::Error),
+    #[error("the admin server failed")]
+    Admin(#[source] std::io::Error),
 }
 
 /// Works until `stop`.
@@ -74,9 +74,9 @@ pub async fn run(args: Run, stop: CancellationToken) -> Result<(), RunError> {
         concurrency: args.concurrency,
         schema: schemas.runtime.clone(),
     };
-    let scopes: Vec<_> = match args.namespace.as_slice() {
-        [] => vec![Scope::All],
-        namespaces => namespaces.iter().cloned().map(Scope::Namespace).collect(),
+    let scopes: Vec<_> = match args.namespaces() {
+        none if none.is_empty() => vec![Scope::All],
+        namespaces => namespaces.into_iter().map(Scope::Namespace).collect(),
     };
     let elector = Elector::new(&client, lease, leadership);
     let working = async {
@@ -136,7 +136,7 @@ async fn wait_for_crd(
             match found {
                 Some(true) => return,
                 Some(false) => {
-                    let why = "the CRD preloads.preload.dev is missing: preload-controller crd | kubectl apply -f -";
+                    let why = "the CRD preloads.preload.dev is missing: preload-controller crd | kubectl apply --server-side -f -";
                     tracing::warn!("{why}");
                     readiness.send_replace(Readiness::Starting(why.into()));
                 }

@@ -213,7 +213,7 @@ pub struct Progress {
 pub struct Failures {
     /// Of all of them.
     pub count: i64,
-    /// At most 10; `preloadctl failures LOAD_ID` has all.
+    /// At most 10; `preloadctl failures LOAD_ID` lists more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub first: Vec<FailedFile>,
 }

@@ -44,8 +44,14 @@ type Stamp = Vec<Option<SystemTime>>;
 /// No connection can even be tried. Whoever runs the controller acts.
 #[derive(Debug, Error)]
 pub enum AccessError {
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Read { path: PathBuf, source: io::Error },
+    #[error(
+        "--token-file without --tls-ca would send the token in plain text; give --tls-ca, or --allow-plaintext-token"
+    )]
+    PlaintextToken,
+    #[error("{path} of {flag} holds no certificate; it needs a BEGIN CERTIFICATE block (PEM)")]
+    NoCertificate { flag: &'static str, path: PathBuf },
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
@@ -78,6 +84,20 @@ impl Access {
 
     /// Fails if what is configured cannot work: files that are missing, a token without encryption.
     pub fn check(&self) -> Result<(), AccessError> {
+        let Credentials { ca, identity, token, allow_plaintext_token } = &self.credentials;
+        if let Some(token) = token {
+            read(token)?;
+            if ca.is_none() && !allow_plaintext_token {
+                return Err(AccessError::PlaintextToken);
+            }
+        }
+        let certificate = identity.as_ref().map(|(certificate, _)| certificate);
+        for (flag, path) in [("--tls-ca", ca.as_ref()), ("--tls-cert", certificate)] {
+            let Some(path) = path else { continue };
+            if !String::from_utf8_lossy(&read(path)?).contains("-----BEGIN CERTIFICATE-----") {
+                return Err(AccessError::NoCertificate { flag, path: path.clone() });
+            }
+        }
         // Any address that is not this host: nothing is sent.
         let endpoint = Endpoint {
             pod: String::new(),

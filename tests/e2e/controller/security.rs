@@ -14,28 +14,13 @@ use serde_json::{Value, json};
 use super::world::{NAME, WORKERS, spec};
 
 const ACCOUNT: &str = "preload-controller";
+const SYSTEM: &str = "preload-system";
 
-/// Binds the roles of `deploy/base/rbac.yaml`, and nothing else, to a ServiceAccount.
-async fn account(kubernetes: &Kubernetes, namespace: &str) -> Result<std::path::PathBuf> {
+/// Applies `deploy/base/rbac.yaml`, as users do, and takes the ServiceAccount of it.
+async fn account(kubernetes: &Kubernetes) -> Result<std::path::PathBuf> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/base/rbac.yaml");
-    let roles = fs::read_to_string(path).context("read rbac.yaml")?;
-    for document in roles.split("\n---\n") {
-        let document = if document.contains("kind: Role\n") {
-            document.replace("metadata:\n", &format!("metadata:\n  namespace: {namespace}\n"))
-        } else {
-            document.to_owned()
-        };
-        kubernetes.apply(&document).await?;
-    }
-    let subject = format!("--serviceaccount={namespace}:{ACCOUNT}");
-    let kubeconfig = kubernetes.service_account_kubeconfig(namespace, ACCOUNT).await?;
-    let name = format!("{namespace}-controller");
-    let of_cluster = ["create", "clusterrolebinding", &name, "--clusterrole=preload-controller", &subject];
-    kubernetes.kubectl(&of_cluster).await?.success()?;
-    let of_namespace =
-        ["create", "rolebinding", &name, "--role=preload-controller", &subject, "-n", namespace];
-    kubernetes.kubectl(&of_namespace).await?.success()?;
-    Ok(kubeconfig)
+    kubernetes.apply(&fs::read_to_string(path).context("read rbac.yaml")?).await?;
+    kubernetes.service_account_kubeconfig(SYSTEM, ACCOUNT).await
 }
 
 /// Everything that a controller does in its life, with the role of the manifests only: nothing is refused, and
@@ -44,12 +29,12 @@ async fn account(kubernetes: &Kubernetes, namespace: &str) -> Result<std::path::
 async fn the_role_is_exactly_what_is_used() -> Result<()> {
     let (kubernetes, alluxio) = tokio::try_join!(shared_fluid(), shared())?;
     let namespace = kubernetes.namespace("role", &[("preload.dev/enabled", "true")]).await?;
-    let kubeconfig = account(kubernetes, &namespace).await?;
+    let kubeconfig = account(kubernetes).await?;
     let preloads = Course::of_preloads(&kubernetes.client().await?, &namespace).await?;
     let sidecar = Sidecar::start(alluxio, &[] as &[&str]).await?;
     let data = alluxio.data("role")?;
     data.files(2, MIB)?;
-    let setup = ControllerSetup::new(kubernetes, &namespace).kubeconfig(&kubeconfig).all_namespaces();
+    let setup = ControllerSetup::new(kubernetes, SYSTEM).kubeconfig(&kubeconfig).all_namespaces();
     let mut controller = setup.start(kubernetes).await?;
 
     let fluid = Fluid::new(kubernetes, &namespace, NAME).await?;
@@ -72,7 +57,7 @@ async fn the_role_is_exactly_what_is_used() -> Result<()> {
     controller.end(Signal::SIGTERM).await?;
     controller.assert_no_errors()?;
 
-    let user = format!("system:serviceaccount:{namespace}:{ACCOUNT}");
+    let user = format!("system:serviceaccount:{SYSTEM}:{ACCOUNT}");
     let granted = granted()?;
     wait::until("every granted verb in the audit log", wait::LIMIT, async || {
         let mut events = kubernetes.audit()?;
@@ -101,7 +86,7 @@ fn granted() -> Result<BTreeSet<(String, String)>> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(&fs::read_to_string(path)?)?;
     let mut granted = BTreeSet::new();
     for document in documents {
-        for rule in document["rules"].as_array().context("rules")? {
+        for rule in document["rules"].as_array().into_iter().flatten() {
             let list = |key: &str| -> Vec<String> {
                 let items = rule[key].as_array().into_iter().flatten();
                 items.filter_map(|item| item.as_str().map(str::to_owned)).collect()

@@ -61,7 +61,7 @@ async fn demo() -> Result<()> {
     kubernetes.apply(&manifest.to_string()).await?;
     let fluid = Fluid::new(&kubernetes, &namespace, NAME).await?;
     let watching = async {
-        println!("$ kubectl get pl --watch");
+        println!("the Preload that the controller makes, as the API server shows it:");
         let mut shown = String::new();
         let mut seen = 0;
         loop {
