@@ -54,7 +54,7 @@ pub struct Run {
     #[arg(long, env = "PRELOAD_RESYNC", default_value = "10m", value_parser = duration)]
     pub resync: Duration,
     /// Objects of one kind that are reconciled at once; 0: no limit
-    #[arg(long, env = "PRELOAD_CONCURRENCY", default_value_t = 64)]
+    #[arg(long, env = "PRELOAD_CONCURRENCY", default_value_t = 16)]
     pub concurrency: u16,
     /// How long the deletion of a Preload waits for its load to be cancelled
     #[arg(long, env = "PRELOAD_CANCEL_TIMEOUT", default_value = "1m", value_parser = duration)]
@@ -222,7 +222,11 @@ mod tests {
 
     #[test]
     fn namespaces_are_names_and_each_is_served_once() {
-        let run = |list: &str| match Cli::try_parse_from(["preload-controller", "run", "--namespace", list]) {
+        let run = |list: &str| match Cli::try_parse_from([
+            "preload-controller",
+            "run",
+            &format!("--namespace={list}"),
+        ]) {
             Ok(Cli { command: Command::Run(run) }) => Ok(run.namespaces()),
             Ok(other) => panic!("{other:?}"),
             Err(error) => Err(error.to_string()),

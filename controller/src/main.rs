@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use preload_controller::{
     args::{Cli, Command, Run},
     crd, run, telemetry,
@@ -37,7 +38,17 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
+/// Each sidecar takes a connection; soft limits are often 1,024.
+fn raise_open_files() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::debug!(%error, "the limit of open files could not be raised");
+    }
+}
+
 fn run_until_signal(args: Run) -> anyhow::Result<()> {
+    raise_open_files();
     // One thread does it: thousands of sessions wait, and little is computed. A second one would cost memory
     // (an arena of its own) and save nothing.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

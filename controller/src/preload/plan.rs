@@ -153,10 +153,7 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     let invalid = wish.as_ref().err().filter(|_| next.submission.is_none());
     status::describe(&mut next, observed, &id, invalid.map(String::as_str));
     let again_at = rerun::retry_at(observed);
-    // The first look at a sidecar takes milliseconds: what it finds goes into the first write.
-    let connecting = observed.cluster.sidecar.open().is_some()
-        && observed.seen(&id).is_none_or(|seen| seen.contact == Contact::Connecting);
-    let changed = next != *subject.status && !(subject.status.run == 0 && connecting);
+    let changed = next != *subject.status;
     let notices = if changed { status::notices(subject.status, &next, cause.as_ref()) } else { Vec::new() };
     let orders = orders(observed, &id, wish.ok().filter(|_| cause.is_none()));
     Plan { finalizer: Finalizer::Keep, status: changed.then_some(next), notices, orders, again_at }

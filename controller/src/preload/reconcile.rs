@@ -15,6 +15,7 @@ use super::{
     observe::Observer,
     pace,
     plan::{Finalizer, Observed, Plan, Subject, plan},
+    status::Notice,
 };
 use crate::{
     api::{Phase, Preload, PreloadStatus},
@@ -134,15 +135,27 @@ fn phase(preload: &Preload) -> Phase {
     preload.status.as_ref().map_or(Phase::Pending, |status| status.phase)
 }
 
-/// Brings one Preload as far as it can go now.
+/// Brings one Preload as far as it can go now. People are told last: no load waits for that.
 pub async fn reconcile(preload: Arc<Preload>, context: Arc<Context>) -> Result<Action, ReconcileError> {
-    let key = Key::from_obj(&*preload);
+    let mut notices = Vec::new();
+    let result = advance(&preload, &context, &mut notices).await;
+    context.writer.tell(&preload.object_ref(&()), &notices).await;
+    result
+}
+
+/// Writes and orders what the plan says, until it says nothing more; `notices` tell of what was written.
+async fn advance(
+    preload: &Arc<Preload>,
+    context: &Context,
+    notices: &mut Vec<Notice>,
+) -> Result<Action, ReconcileError> {
+    let key = Key::from_obj(&**preload);
     for _ in 0..ROUNDS {
         let (current, written_at) = context.memory.newest(&key, preload.clone());
         context.memory.saw(&key, &current);
-        let next = observe_and_plan(&context, &key, &current);
+        let next = observe_and_plan(context, &key, &current);
         tracing::debug!(preload = %key, ?next, "planned");
-        let api = api(&context, &current);
+        let api = api(context, &current);
         match next.finalizer {
             Finalizer::Keep => {}
             Finalizer::Add => {
@@ -154,7 +167,7 @@ pub async fn reconcile(preload: Arc<Preload>, context: Arc<Context>) -> Result<A
                 continue;
             }
             Finalizer::Remove => {
-                context.writer.tell(&current.object_ref(&()), &next.notices).await;
+                notices.extend(next.notices);
                 context.sidecars.follow(&key, Vec::new());
                 context.writer.set_finalizer(&api, &*current, FINALIZER, false).await?;
                 context.memory.forget(&key);
@@ -173,9 +186,9 @@ pub async fn reconcile(preload: Arc<Preload>, context: Arc<Context>) -> Result<A
             context.sidecars.follow(&key, next.orders);
             return Ok(Action::requeue(wait));
         }
-        let written = write_status(&context, &api, &current, &old, status).await?;
+        let written = write_status(context, &api, &current, &old, status).await?;
         context.memory.wrote(&key, written);
-        context.writer.tell(&current.object_ref(&()), &next.notices).await;
+        notices.extend(next.notices);
     }
     Ok(Action::requeue(Duration::from_secs(1)))
 }

@@ -160,7 +160,11 @@ fn set_gates(next: &mut PreloadStatus, observed: &Observed<'_>, contact: Option<
         (Gate::Open(_), Some(Contact::Answering)) => ("True", "Answering", "the sidecar answers"),
         (Gate::Open(_), Some(Contact::Failing { reason, message })) => ("False", *reason, message.as_str()),
         (Gate::Open(_), Some(Contact::Connecting) | None) => {
-            if next.conditions.iter().any(|c| c.type_ == condition::SIDECAR_REACHABLE && c.status == "True") {
+            if next
+                .conditions
+                .iter()
+                .any(|c| c.type_ == condition::SIDECAR_REACHABLE && c.status != "Unknown")
+            {
                 return;
             }
             ("Unknown", "Connecting", "the sidecar has not answered yet")

@@ -117,6 +117,7 @@ impl Fleet {
         let namespace = kubernetes.namespace(prefix, &[]).await?;
         let stub = Stub::start(kubernetes.sandbox(), behaviours)?;
         // The short lease of the other tests is lost while the API server is busy with so many.
+        // One at a time: a sidecar that held up a reconciliation would hold up all.
         let setup = ControllerSetup::new(kubernetes, &namespace)
             .argument("--lease-duration=15s")
             .argument("--concurrency=1");
