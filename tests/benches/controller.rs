@@ -188,7 +188,7 @@ fn report(flood: &Flood, starts: &Starts) -> Section {
     let Flood { runtimes, cold, .. } = flood;
     let mut section = Section::new("controller", "2,000 AlluxioRuntimes");
     section.paragraph(&format!(
-        "Own etcd and kube-apiserver, Fluid's CRD with our patch, one controller with two worker threads. \
+        "Own etcd and kube-apiserver, Fluid's CRD with our patch, one controller, whose runtime has one thread. \
          {runtimes} runtimes are created with their masters' pods and Fluid's reports, {AT_ONCE} requests at \
          a time. Their sidecars are played by one process of the harness, which really has {runtimes} \
          addresses; each load takes {} s. API server, harness and controller share the cores, so the times \
