@@ -1,6 +1,6 @@
 //! Every kind of cluster: a stock Fluid, a patched one that erases what it does not know, and none at all.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use alluxio_preload_api::v1::load::State;
@@ -138,26 +138,30 @@ async fn a_patched_fluid_erases_our_fields_every_second() -> Result<()> {
     let data = world.data("erase", 60, MIB / 2)?;
     let other = world.data("erase-other", 1, MIB)?;
     world.ready_runtime(data.path(), 1).await?;
-    let over = AtomicBool::new(false);
+    let (over, puts) = (AtomicBool::new(false), AtomicU32::new(0));
     let eraser = async {
-        let mut puts = 0;
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
         while !over.load(Ordering::Relaxed) {
+            seconds.tick().await;
             // A conflict: it loses a turn, as Fluid would.
-            puts += u32::from(world.fluid.put_typed().await.is_ok());
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            puts.fetch_add(u32::from(world.fluid.put_typed().await.is_ok()), Ordering::Relaxed);
         }
-        Ok::<_, anyhow::Error>(puts)
+        Ok::<_, anyhow::Error>(())
     };
     let watch = async {
         world.preloads.until(NAME, |s| s.text("/status/phase") == "Loaded").await?;
         world.shows("Loaded").await?;
-        // Long enough for a storm.
-        let begun = world.runtimes.of(NAME).len();
-        tokio::time::sleep(Duration::from_secs(20)).await;
+        // Enough of them for a storm.
+        let enough = puts.load(Ordering::Relaxed) + 20;
+        wait::until("20 more PUTs", wait::LIMIT, async || {
+            Ok((puts.load(Ordering::Relaxed) >= enough).then_some(()))
+        })
+        .await?;
         over.store(true, Ordering::Relaxed);
-        Ok(begun)
+        Ok(())
     };
-    let (puts, _) = tokio::try_join!(eraser, watch)?;
+    tokio::try_join!(eraser, watch)?;
+    let puts = puts.into_inner();
     ensure!(puts >= 15, "only {puts} PUTs");
     let states = world.runtimes.of(NAME);
     let ours = |shown: &Shown| shown.object.pointer("/status/preloadStatus").cloned();
