@@ -38,9 +38,9 @@ pub fn grpcurl() -> Result<PathBuf> {
     built("grpcurl", GRPCURL)
 }
 
-/// The binary that is etcd, kube-apiserver, kube-controller-manager or kubectl, as its first argument says.
+/// The binary that is any part of Kubernetes, as its first argument says.
 pub fn kubernetes() -> Result<PathBuf> {
-    built("kubernetes", KUBERNETES)
+    built("kubernetes", &format!("{KUBERNETES}-nodes"))
 }
 
 fn built(name: &str, version: &str) -> Result<PathBuf> {
