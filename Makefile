@@ -50,7 +50,7 @@ bench: prerequisites ## Measures, writes docs/benchmarks.md; BENCH_ARGS=name: on
 
 crd: ## Writes deploy/crd from the types of the controller
 	cargo run --quiet --locked --package preload-controller -- crd preload > deploy/crd/preload.yaml
-	cargo run --quiet --locked --package preload-controller -- crd alluxio-runtime > deploy/crd/alluxioruntime.yaml
+	cargo run --quiet --locked --package preload-controller -- crd alluxio-runtime > deploy/crd/standalone/alluxioruntime.yaml
 	cargo run --quiet --locked --package preload-controller -- crd fluid-patch > deploy/crd/fluid-alluxioruntime.patch.yaml
 
 clean: ## Removes what was built; the prerequisites stay

@@ -1,13 +1,14 @@
 //! Flags and environment, checked and turned into types.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
+    credentials::Keeper,
     lease::LeaseConfig,
     preload::reconcile::Settings,
-    sidecar::{Access, Credentials},
+    sidecar::{Access, Files, Trust},
 };
 
 /// Keeps Preload and AlluxioRuntime resources loaded.
@@ -83,7 +84,11 @@ pub struct SidecarArgs {
     /// Annotation of the master's pod that names the port of its sidecar
     #[arg(long, env = "PRELOAD_SIDECAR_PORT_ANNOTATION", default_value = "preload.dev/sidecar-port")]
     pub sidecar_port_annotation: String,
-    /// Authority of the sidecars' certificates, which must name RUNTIME.NAMESPACE.preload.dev (PEM)
+    /// Each master StatefulSet gets a certificate and tokens in a Secret, and new ones after this time
+    #[arg(long, env = "PRELOAD_ROTATE_CREDENTIALS", default_value = "30d", value_parser = duration)]
+    pub rotate_credentials: Duration,
+    /// Instead of those Secrets: authority of the sidecars' certificates, which must name
+    /// STATEFULSET.NAMESPACE.preload.dev (PEM)
     #[arg(long, env = "PRELOAD_TLS_CA")]
     pub tls_ca: Option<PathBuf>,
     /// Certificate to show to sidecars (PEM)
@@ -95,6 +100,9 @@ pub struct SidecarArgs {
     /// File with the bearer token for sidecars; read again for every call
     #[arg(long, env = "PRELOAD_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    /// Instead of those Secrets: no TLS, and no token but that of --token-file
+    #[arg(long, env = "PRELOAD_ALLOW_INSECURE", conflicts_with = "tls_ca")]
+    pub allow_insecure: bool,
     /// Send the token without TLS: whoever sees the packets has it
     #[arg(long, env = "PRELOAD_ALLOW_PLAINTEXT_TOKEN", requires = "token_file")]
     pub allow_plaintext_token: bool,
@@ -146,15 +154,23 @@ impl Run {
         }
     }
 
+    /// Whether the operator brings the credentials for sidecars, or wants none.
     #[must_use]
-    pub fn access(&self) -> Access {
+    pub fn own_files(&self) -> Option<Files> {
         let sidecar = &self.sidecar;
-        Access::new(Credentials {
+        let wanted = sidecar.tls_ca.is_some() || sidecar.token_file.is_some() || sidecar.allow_insecure;
+        wanted.then(|| Files {
             ca: sidecar.tls_ca.clone(),
             identity: sidecar.tls_cert.clone().zip(sidecar.tls_key.clone()),
             token: sidecar.token_file.clone(),
             allow_plaintext_token: sidecar.allow_plaintext_token,
         })
+    }
+
+    /// `keeper`: what is used unless the operator wants something else.
+    #[must_use]
+    pub fn access(&self, keeper: &Arc<Keeper>) -> Access {
+        Access::new(self.own_files().map_or_else(|| Trust::Managed(keeper.clone()), Trust::Files))
     }
 
     /// `namespace`: where the lease lies unless a flag says otherwise.

@@ -73,7 +73,7 @@ mod tests {
     fn the_files_in_deploy_are_current() {
         for (document, file) in [
             (Document::Preload, "preload.yaml"),
-            (Document::AlluxioRuntime, "alluxioruntime.yaml"),
+            (Document::AlluxioRuntime, "standalone/alluxioruntime.yaml"),
             (Document::FluidPatch, "fluid-alluxioruntime.patch.yaml"),
         ] {
             let path = format!("{}/../deploy/crd/{file}", env!("CARGO_MANIFEST_DIR"));

@@ -20,11 +20,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin::{self, Admin, Readiness},
     args::Run,
+    credentials::{Keeper, KeeperConfig},
     lease::{Elector, Leadership},
     metrics::Metrics,
     schema,
     scope::{self, Shared},
-    sidecar::{Access, AccessError},
+    sidecar::AccessError,
     stores::Scope,
     writer::Writer,
 };
@@ -48,8 +49,6 @@ pub enum RunError {
 
 /// Works until `stop`.
 pub async fn run(args: Run, stop: CancellationToken) -> Result<(), RunError> {
-    let access = Arc::new(args.access());
-    access.check()?;
     let address = args.admin_listen;
     let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     let mut config = kubernetes(&args).await?;
@@ -58,6 +57,10 @@ pub async fn run(args: Run, stop: CancellationToken) -> Result<(), RunError> {
     let lease = args.lease(&config.default_namespace);
     let client = Client::try_from(config)?;
     let metrics = Metrics::default();
+    let config = KeeperConfig { namespace: lease.namespace.clone(), period: args.sidecar.rotate_credentials };
+    let keeper = Arc::new(Keeper::new(client.clone(), config, metrics.clone()));
+    let access = Arc::new(args.access(&keeper));
+    access.check()?;
     let (readiness, ready) = watch::channel(Readiness::Starting("asking the API server for its CRDs".into()));
     let admin_stop = CancellationToken::new();
     let admin =
@@ -73,6 +76,8 @@ pub async fn run(args: Run, stop: CancellationToken) -> Result<(), RunError> {
         settings: args.settings(),
         concurrency: args.concurrency,
         schema: schemas.runtime.clone(),
+        access,
+        keeper: args.own_files().is_none().then(|| keeper.clone()),
     };
     let scopes: Vec<_> = match args.namespaces() {
         none if none.is_empty() => vec![Scope::All],
@@ -96,7 +101,7 @@ pub async fn run(args: Run, stop: CancellationToken) -> Result<(), RunError> {
             .run(stop.clone(), standby, |term| {
                 metrics.leading(true);
                 readiness.send_replace(Readiness::Starting("filling the caches".into()));
-                lead(scopes.clone(), shared.clone(), access.clone(), term, readiness.clone())
+                lead(scopes.clone(), shared.clone(), term, readiness.clone())
             })
             .await;
     };
@@ -104,9 +109,16 @@ pub async fn run(args: Run, stop: CancellationToken) -> Result<(), RunError> {
         stop.cancelled().await;
         readiness.send_replace(Readiness::Stopping);
     };
+    let keeping = async {
+        keeper.run(stop.clone()).await;
+        // What ends the process is the end of the work.
+        std::future::pending::<()>().await;
+    };
     let ended = tokio::select! {
         ended = admin => ended.map_err(RunError::Admin),
         ((), ()) = async { tokio::join!(working, stopping) } => Ok(()),
+        // Also for the webhook, whatever the sidecars use.
+        () = keeping => Ok(()),
         () = watching => Ok(()),
     };
     admin_stop.cancel();
@@ -154,7 +166,6 @@ async fn wait_for_crd(
 async fn lead(
     scopes: Vec<Scope>,
     shared: Shared,
-    access: Arc<Access>,
     term: CancellationToken,
     readiness: watch::Sender<Readiness>,
 ) {
@@ -169,7 +180,7 @@ async fn lead(
                 readiness.send_replace(Readiness::Leading);
             }
         };
-        serving.spawn(scope::serve(scope, shared.clone(), access.clone(), term.clone(), ready));
+        serving.spawn(scope::serve(scope, shared.clone(), term.clone(), ready));
     }
     while let Some(ended) = serving.join_next().await {
         if let Err(error) = ended {

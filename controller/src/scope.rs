@@ -23,6 +23,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    credentials::{self, Keeper},
     metrics::Metrics,
     preload::reconcile::{self as preload, Memory, ReconcileError, Settings},
     runtime::{
@@ -49,19 +50,16 @@ pub struct Shared {
     /// Reconciliations of one kind at once; 0: no limit.
     pub concurrency: u16,
     pub schema: watch::Receiver<Option<Schema>>,
+    pub access: Arc<Access>,
+    /// Writes the Secrets of sidecars; None: the operator brings other credentials.
+    pub keeper: Option<Arc<Keeper>>,
 }
 
 /// Serves the scope until `stop`; then no write and no session is left. `ready` is called once caches are full.
 ///
 /// When the schema of AlluxioRuntimes changes, all of it begins anew: watches that were opened before go on to
 /// show objects as the old schema has them.
-pub async fn serve(
-    scope: Scope,
-    shared: Shared,
-    access: Arc<Access>,
-    stop: CancellationToken,
-    ready: impl Fn(),
-) {
+pub async fn serve(scope: Scope, shared: Shared, stop: CancellationToken, ready: impl Fn()) {
     let mut schemas = shared.schema.clone();
     while let Some(Ok(schema)) = stop.run_until_cancelled(schemas.wait_for(Option::is_some)).await.map(copied)
     {
@@ -72,7 +70,7 @@ pub async fn serve(
                 term.cancel();
             }
         };
-        let serving = serve_schema(&scope, &shared, schema, access.clone(), term.clone(), &ready);
+        let serving = serve_schema(&scope, &shared, schema, term.clone(), &ready);
         tokio::join!(serving, term.run_until_cancelled(changed));
     }
 }
@@ -88,7 +86,6 @@ async fn serve_schema(
     scope: &Scope,
     shared: &Shared,
     schema: Schema,
-    access: Arc<Access>,
     stop: CancellationToken,
     ready: &impl Fn(),
 ) {
@@ -98,7 +95,7 @@ async fn serve_schema(
     let wishes = Wishes::default();
     let (tasks, watching) = (TaskTracker::new(), CancellationToken::new());
     let stores = stores::start(shared.writer.client(), scope, schema, &queues, &wishes, (&tasks, &watching));
-    let sidecars = Sidecars::new(access, preload_sender, shared.writer.leadership().clone());
+    let sidecars = Sidecars::new(shared.access.clone(), preload_sender, shared.writer.leadership().clone());
     if stop.run_until_cancelled(stores.ready()).await.is_some() {
         ready();
         let context = Arc::new(preload::Context {
@@ -133,6 +130,7 @@ async fn serve_schema(
                 |object, context| { runtime::reconcile(object, context).boxed() }
             ),
             tidy(scope, &stores, (&context, &runtimes), &stop),
+            rotate_credentials(shared.keeper.as_deref(), &stores, &stop),
             // At once: reconciliations under way may take long, and somebody else may lead by then.
             async {
                 stop.cancelled().await;
@@ -197,6 +195,14 @@ async fn reconcile<K, C>(
             }
         })
         .await;
+}
+
+/// Of the StatefulSets whose pods' sidecars were injected.
+async fn rotate_credentials(keeper: Option<&Keeper>, stores: &stores::Stores, stop: &CancellationToken) {
+    let owners = || stores.pods.state().iter().filter_map(|pod| credentials::injected_by(pod)).collect();
+    if let Some(keeper) = keeper {
+        credentials::rotate(keeper, owners, stop).await;
+    }
 }
 
 /// Forgets what is gone, and counts what is there.

@@ -10,7 +10,7 @@ mod access;
 mod convert;
 mod session;
 
-pub use access::{Access, AccessError, Credentials};
+pub use access::{Access, AccessError, Files, Trust};
 
 use std::{
     collections::{BTreeMap, HashMap},

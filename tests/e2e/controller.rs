@@ -2,6 +2,7 @@
 //! played ([`preload_tests::Fluid`]), because there are no nodes.
 
 mod crash;
+mod credentials;
 mod election;
 mod flavours;
 mod gates;

@@ -21,6 +21,8 @@ pub struct ControllerSetup {
     namespace: Option<String>,
     lease_namespace: String,
     arguments: Vec<OsString>,
+    /// The controller makes the credentials of sidecars.
+    managed: bool,
     quiet: bool,
 }
 
@@ -32,6 +34,7 @@ impl ControllerSetup {
             namespace: Some(namespace.to_owned()),
             lease_namespace: namespace.to_owned(),
             arguments: Vec::new(),
+            managed: false,
             quiet: false,
         }
     }
@@ -54,6 +57,14 @@ impl ControllerSetup {
     #[must_use]
     pub fn quiet(mut self) -> Self {
         self.quiet = true;
+        self
+    }
+
+    /// With the credentials that it makes and writes itself; without this and without files of the test's own,
+    /// sidecars are spoken to in plain text.
+    #[must_use]
+    pub fn managed_credentials(mut self) -> Self {
+        self.managed = true;
         self
     }
 
@@ -106,6 +117,10 @@ impl<'a> Controller<'a> {
         if !self.setup.arguments.iter().any(|a| a.to_string_lossy().starts_with("--lease-duration")) {
             // Short, so that a replica that was killed is replaced soon.
             command.arg("--lease-duration=3s");
+        }
+        let files = ["--tls-ca", "--token-file"];
+        if !self.setup.managed && !self.setup.arguments.iter().any(|a| files.iter().any(|f| a == f)) {
+            command.arg("--allow-insecure");
         }
         if let Some(namespace) = &self.setup.namespace {
             command.arg("--namespace").arg(namespace);

@@ -26,7 +26,7 @@ fn file(path: &str) -> PathBuf {
 pub async fn install(kubernetes: &Kubernetes, crds: Crds) -> Result<()> {
     let runtime = match crds {
         Crds::StockFluid | Crds::PatchedFluid => "tests/kubernetes/fluid-alluxioruntime.yaml",
-        Crds::Standalone => "deploy/crd/alluxioruntime.yaml",
+        Crds::Standalone => "deploy/crd/standalone/alluxioruntime.yaml",
     };
     for path in ["deploy/crd/preload.yaml", runtime] {
         let path = file(path);

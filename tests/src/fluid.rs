@@ -4,6 +4,7 @@
 use crate::kubernetes::Kubernetes;
 use crate::wait;
 use anyhow::{Context, Result};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams,
@@ -188,9 +189,37 @@ impl Fluid {
 
     /// Creates the pod of the first master, with its sidecar at `IP:PORT`; its uid.
     pub async fn create_master_pod(&self, sidecar: &str, ready: bool) -> Result<String> {
+        self.create_pod(sidecar, ready, None).await
+    }
+
+    /// The same with a StatefulSet as its owner, and as if its sidecar had been injected.
+    pub async fn create_injected_master_pod(&self, sidecar: &str) -> Result<String> {
+        let labels = json!({ "role": "alluxio-master", "release": self.name });
+        let set: StatefulSet = serde_json::from_value(json!({
+            "apiVersion": "apps/v1",
+            "kind": "StatefulSet",
+            "metadata": { "name": format!("{}-master", self.name), "labels": labels },
+            "spec": {
+                // The pod is ours to make.
+                "replicas": 0,
+                "serviceName": self.name,
+                "selector": { "matchLabels": labels },
+                "template": {
+                    "metadata": { "labels": labels },
+                    "spec": { "containers": [{ "name": "alluxio-master", "image": "alluxio" }] },
+                },
+            },
+        }))?;
+        let sets: Api<StatefulSet> = Api::namespaced(self.client.0.clone(), &self.namespace);
+        let set =
+            sets.create(&PostParams::default(), &set).await.context("create the masters' StatefulSet")?;
+        self.create_pod(sidecar, true, Some(&set)).await
+    }
+
+    async fn create_pod(&self, sidecar: &str, ready: bool, owner: Option<&StatefulSet>) -> Result<String> {
         let (_, port) = split(sidecar)?;
         let name = self.master_pod_name();
-        let pod = json!({
+        let mut pod = json!({
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {
@@ -206,6 +235,13 @@ impl Fluid {
                 "automountServiceAccountToken": false,
             },
         });
+        if let Some(owner) = owner {
+            pod["metadata"]["annotations"]["preload.dev/injected"] = json!("test");
+            // Not as its controller, which would delete a pod that it has not asked for.
+            pod["metadata"]["ownerReferences"] = json!([{
+                "apiVersion": "apps/v1", "kind": "StatefulSet", "name": owner.name_any(), "uid": owner.uid(),
+            }]);
+        }
         let pod: Pod = serde_json::from_value(pod)?;
         let created =
             self.pods().create(&PostParams::default(), &pod).await.context("create the master's pod")?;

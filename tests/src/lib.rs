@@ -25,6 +25,7 @@
 //!   process, also when that is killed with SIGKILL.
 //! - [`Kubernetes`]: a control plane without nodes; [`shared_kubernetes`] for tests that do it no harm.
 //! - [`Controller`]: the real one, as [`Sidecar`]; [`Crds`] for it. [`Fluid`] plays Fluid and the kubelet.
+//! - [`SecretVolume`]: a Secret as a pod sees it.
 //! - [`Course`]: every state of the objects of a namespace that the API server has shown.
 //! - [`Gatekeeper`]: a way to the API server that counts writes, and can act right after one.
 //! - [`Stub`]: hundreds of sidecars that are played, for tests of scale alone.
@@ -50,6 +51,7 @@ pub mod prerequisites;
 pub mod processes;
 pub mod proxy;
 pub mod sandbox;
+pub mod secret_volume;
 pub mod sidecar;
 pub mod stub;
 pub mod wait;
@@ -70,5 +72,6 @@ pub use leash::{Exit, Leash};
 pub use oracle::{Copies, Oracle};
 pub use proxy::Proxy;
 pub use sandbox::{Output, Sandbox};
+pub use secret_volume::SecretVolume;
 pub use sidecar::{Setup, Sidecar, load};
 pub use stub::{Behaviour, Stub};

@@ -2,7 +2,10 @@
 //!
 //! Fluid's own condition WorkersReady is not asked: it is true for PartialReady and for no workers at all.
 
-use crate::api::{AlluxioRuntimeSpec, AlluxioRuntimeStatus};
+use crate::{
+    api::{AlluxioRuntimeSpec, AlluxioRuntimeStatus},
+    credentials::{Identity, Owner},
+};
 
 /// Open with what was found, or shut with a reason for programs and a message for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub struct Pod {
     pub port: Option<Result<u16, String>>,
     pub ready: bool,
     pub terminating: bool,
+    /// Uid of its StatefulSet, if its sidecar was injected: then it mounts the Secret that we write.
+    pub injected_by: Option<String>,
 }
 
 /// Where the sidecar is.
@@ -44,8 +49,19 @@ pub struct Endpoint {
     pub pod_uid: String,
     pub ip: String,
     pub port: u16,
-    /// What the sidecar's certificate must name: RUNTIME.NAMESPACE.preload.dev.
-    pub server_name: String,
+    /// Whom the sidecar's certificate must name.
+    pub identity: Identity,
+    /// Uid of that StatefulSet, if the sidecar has its certificate and tokens from a Secret of ours.
+    pub injected_by: Option<String>,
+}
+
+impl Endpoint {
+    /// Whose Secret it mounts; None: the operator has brought other credentials.
+    #[must_use]
+    pub fn owner(&self) -> Option<Owner> {
+        let uid = self.injected_by.clone()?;
+        Some(Owner { identity: self.identity.clone(), uid })
+    }
 }
 
 /// An Alluxio cluster as the API server shows it.
@@ -77,7 +93,7 @@ impl Cluster {
 
 /// The sidecar in a master's pod, reachable or not.
 #[must_use]
-pub fn sidecar(pod_name: &str, pod: Option<&Pod>, default_port: u16, server_name: &str) -> Gate<Endpoint> {
+pub fn sidecar(pod_name: &str, pod: Option<&Pod>, default_port: u16, identity: Identity) -> Gate<Endpoint> {
     let Some(pod) = pod else { return missing_pod(pod_name) };
     let port = match &pod.port {
         None => default_port,
@@ -100,7 +116,8 @@ pub fn sidecar(pod_name: &str, pod: Option<&Pod>, default_port: u16, server_name
             pod_uid: pod.uid.clone(),
             ip: ip.clone(),
             port,
-            server_name: server_name.to_owned(),
+            identity,
+            injected_by: pod.injected_by.clone(),
         }),
         None => Gate::shut("PodNotRunning", format!("pod {pod_name} has no address yet")),
     }
@@ -201,6 +218,7 @@ mod tests {
             port: None,
             ready: true,
             terminating: false,
+            injected_by: None,
         }
     }
 
@@ -274,13 +292,13 @@ mod tests {
 
     #[test]
     fn the_port_is_that_of_the_annotation() {
-        let endpoint = |pod: &Pod| sidecar("m", Some(pod), 29700, "h.ns.preload.dev");
+        let endpoint = |pod: &Pod| sidecar("m", Some(pod), 29700, Identity::new("ns", "m"));
         assert_eq!(endpoint(&pod()).open().unwrap().port, 29700);
         assert_eq!(endpoint(&Pod { port: Some(Ok(1234)), ..pod() }).open().unwrap().port, 1234);
         let bad = endpoint(&Pod { port: Some(Err("x".into())), ..pod() });
         assert!(matches!(&bad, Gate::Shut { message, .. } if message.contains("1 to 65535")), "{bad:?}");
         assert_eq!(reason(endpoint(&Pod { ip: None, ..pod() })), "PodNotRunning");
         assert_eq!(reason(endpoint(&Pod { terminating: true, ..pod() })), "PodTerminating");
-        assert_eq!(reason(sidecar("m", None, 1, "")), "PodMissing");
+        assert_eq!(reason(sidecar("m", None, 1, Identity::new("ns", "m"))), "PodMissing");
     }
 }

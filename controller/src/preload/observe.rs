@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     api::{AlluxioRuntime, RuntimeKind, RuntimeRef},
+    credentials::{Identity, injected_by},
     runtime::plan::Schema,
     stores::Stores,
 };
@@ -30,11 +31,11 @@ impl Observer<'_> {
                 let stem = name.strip_suffix("-master").unwrap_or(name);
                 let workers = reference.workers.clone().unwrap_or_else(|| format!("{stem}-worker"));
                 match self.set(name) {
-                    Some(_) => self.of_sets(name, name, &workers),
+                    Some(_) => self.of_sets(name, &workers),
                     None => {
                         let message =
                             format!("there is no StatefulSet {name} with the label role=alluxio-master");
-                        self.missing(name, name, "MasterMissing", &message)
+                        self.missing(name, "MasterMissing", &message)
                     }
                 }
             }
@@ -42,39 +43,33 @@ impl Observer<'_> {
                 let masters = format!("{name}-master");
                 let runtime = self.stores.runtimes.get(&ObjectRef::new(name).within(self.namespace));
                 match (self.stores.schema, runtime) {
-                    (Schema::Missing, _) => self.missing(
-                        name,
-                        &masters,
-                        "RuntimeMissing",
-                        "this Kubernetes has no AlluxioRuntimes",
-                    ),
+                    (Schema::Missing, _) => {
+                        self.missing(&masters, "RuntimeMissing", "this Kubernetes has no AlluxioRuntimes")
+                    }
                     (_, None) => self.missing(
-                        name,
                         &masters,
                         "RuntimeMissing",
                         &format!("there is no AlluxioRuntime {name}"),
                     ),
-                    (Schema::Standalone, Some(_)) => self.of_sets(name, &masters, &format!("{name}-worker")),
-                    (Schema::Stock | Schema::Patched, Some(runtime)) => {
-                        self.of_fluid(name, &masters, &runtime)
-                    }
+                    (Schema::Standalone, Some(_)) => self.of_sets(&masters, &format!("{name}-worker")),
+                    (Schema::Stock | Schema::Patched, Some(runtime)) => self.of_fluid(&masters, &runtime),
                 }
             }
         }
     }
 
     /// The pod may still be there, with a load to cancel.
-    fn missing(&self, name: &str, masters: &str, reason: &'static str, message: &str) -> Cluster {
+    fn missing(&self, masters: &str, reason: &'static str, message: &str) -> Cluster {
         let (pod_name, pod) = self.first_pod(masters);
-        let sidecar = self.sidecar(name, &pod_name, pod.as_ref());
+        let sidecar = self.sidecar(masters, &pod_name, pod.as_ref());
         Cluster { sidecar, pod_uid: pod.map(|pod| pod.uid), ..Cluster::missing(reason, message) }
     }
 
-    fn of_fluid(&self, name: &str, masters: &str, runtime: &AlluxioRuntime) -> Cluster {
+    fn of_fluid(&self, masters: &str, runtime: &AlluxioRuntime) -> Cluster {
         let status = runtime.status.clone().unwrap_or_default();
         let (pod_name, pod) = self.first_pod(masters);
         Cluster {
-            sidecar: self.sidecar(name, &pod_name, pod.as_ref()),
+            sidecar: self.sidecar(masters, &pod_name, pod.as_ref()),
             master: gates::master(&pod_name, pod.as_ref(), Some(&status)),
             workers: gates::fluid_workers(&runtime.spec, &status),
             pod_uid: pod.map(|pod| pod.uid),
@@ -82,10 +77,10 @@ impl Observer<'_> {
         }
     }
 
-    fn of_sets(&self, name: &str, masters: &str, workers: &str) -> Cluster {
+    fn of_sets(&self, masters: &str, workers: &str) -> Cluster {
         let (pod_name, pod) = self.first_pod(masters);
         Cluster {
-            sidecar: self.sidecar(name, &pod_name, pod.as_ref()),
+            sidecar: self.sidecar(masters, &pod_name, pod.as_ref()),
             master: gates::master(&pod_name, pod.as_ref(), None),
             workers: gates::stateful_set_workers(workers, self.set(workers).as_ref()),
             pod_uid: pod.map(|pod| pod.uid),
@@ -94,9 +89,8 @@ impl Observer<'_> {
     }
 
     /// A sidecar proves by its certificate that it belongs to this cluster.
-    fn sidecar(&self, name: &str, pod_name: &str, pod: Option<&Pod>) -> Gate<Endpoint> {
-        let server_name = format!("{name}.{}.preload.dev", self.namespace);
-        gates::sidecar(pod_name, pod, self.settings.sidecar_port, &server_name)
+    fn sidecar(&self, masters: &str, pod_name: &str, pod: Option<&Pod>) -> Gate<Endpoint> {
+        gates::sidecar(pod_name, pod, self.settings.sidecar_port, Identity::new(self.namespace, masters))
     }
 
     /// The pod whose sidecar is asked: that of the first master, where Fluid runs its own commands too.
@@ -122,6 +116,7 @@ fn read_pod(pod: &core::Pod, port_annotation: &str) -> Pod {
         port: port.map(|text| text.parse().ok().filter(|port| *port > 0).ok_or_else(|| text.clone())),
         ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
         terminating: pod.metadata.deletion_timestamp.is_some(),
+        injected_by: injected_by(pod).map(|owner| owner.uid),
     }
 }
 

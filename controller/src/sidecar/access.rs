@@ -1,4 +1,7 @@
 //! How to reach a sidecar: certificates, token, and connections that loads of one pod share.
+//!
+//! Invariant: a token is sent only to a pod that the plan has resolved itself, and, unless the operator says
+//! otherwise, only after its certificate has proven that it belongs to the StatefulSet which the token opens.
 
 use std::{
     collections::HashMap,
@@ -11,16 +14,28 @@ use std::{
 use alluxio_preload_api::client::{Address, Client, ClientConfig, ConfigError, Tls, Token};
 use thiserror::Error;
 
-use crate::preload::gates::Endpoint;
+use crate::{
+    credentials::{Identity, Keeper},
+    preload::gates::Endpoint,
+};
 
 /// For a pod on the same network; a SYN that is lost is sent again after 1 and 3 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// StartLoad waits for one fsync.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What to show to sidecars, as files that may be rotated.
+/// How sidecars and we know each other.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// By what the keeper derives for each StatefulSet, and writes into the Secret that its pods mount.
+    Managed(Arc<Keeper>),
+    /// By files that the operator brings.
+    Files(Files),
+}
+
+/// What to show to sidecars, as files that may be rotated. With none of them nothing is encrypted or proven.
 #[derive(Clone, Debug, Default)]
-pub struct Credentials {
+pub struct Files {
     /// Authority that signed the certificates of the sidecars; without it nothing is encrypted.
     pub ca: Option<PathBuf>,
     /// Certificate and key to show to them.
@@ -33,13 +48,19 @@ pub struct Credentials {
 /// Makes connections, and shares them.
 #[derive(Debug)]
 pub struct Access {
-    credentials: Credentials,
-    /// Endpoints in use, with the age of the certificates; an entry dies with its last session.
+    trust: Trust,
+    /// Endpoints in use; an entry dies with its last session.
     clients: Mutex<HashMap<(Endpoint, Stamp), Weak<Client>>>,
 }
 
-/// When the files of the certificates were last written: a client of another stamp has older ones.
-type Stamp = Vec<Option<SystemTime>>;
+/// Age of what a client was made with: one of another stamp has older credentials.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Stamp {
+    /// When the files of the certificates were last written.
+    Files(Vec<Option<SystemTime>>),
+    /// The authorities, and the period of the token.
+    Managed(Option<u64>, i64),
+}
 
 /// No connection can even be tried. Whoever runs the controller acts.
 #[derive(Debug, Error)]
@@ -52,39 +73,42 @@ pub enum AccessError {
     PlaintextToken,
     #[error("{path} of {flag} holds no certificate; it needs a BEGIN CERTIFICATE block (PEM)")]
     NoCertificate { flag: &'static str, path: PathBuf },
+    #[error("the root of all credentials has not been read yet; the log says why")]
+    NoRoot,
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
 
 impl Access {
     #[must_use]
-    pub fn new(credentials: Credentials) -> Self {
-        Self { credentials, clients: Mutex::default() }
+    pub fn new(trust: Trust) -> Self {
+        Self { trust, clients: Mutex::default() }
+    }
+
+    /// For a sidecar that cannot be spoken to: has its Secret written again, if that is ours.
+    pub(super) async fn repair(&self, endpoint: &Endpoint) {
+        if let (Trust::Managed(keeper), Some(owner)) = (&self.trust, endpoint.owner()) {
+            keeper.repair(&owner).await;
+        }
     }
 
     /// A connection to `endpoint`, made on the first call. Reads a few small files.
     pub(super) fn client(&self, endpoint: &Endpoint) -> Result<Arc<Client>, AccessError> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (endpoint.clone(), self.stamp());
+        let key = (endpoint.clone(), self.trust.stamp());
         if let Some(client) = clients.get(&key).and_then(Weak::upgrade) {
             return Ok(client);
         }
-        let client = Arc::new(self.connect(endpoint)?);
+        let client = Arc::new(self.trust.connect(endpoint)?);
         clients.retain(|_, client| client.strong_count() > 0);
         clients.insert(key, Arc::downgrade(&client));
         Ok(client)
     }
 
-    fn stamp(&self) -> Stamp {
-        let Credentials { ca, identity, token: _, allow_plaintext_token: _ } = &self.credentials;
-        let identity = identity.iter().flat_map(|(certificate, key)| [certificate, key]);
-        let written = |path: &PathBuf| fs::metadata(path).and_then(|file| file.modified()).ok();
-        ca.iter().chain(identity).map(written).collect()
-    }
-
     /// Fails if what is configured cannot work: files that are missing, a token without encryption.
     pub fn check(&self) -> Result<(), AccessError> {
-        let Credentials { ca, identity, token, allow_plaintext_token } = &self.credentials;
+        let Trust::Files(files) = &self.trust else { return Ok(()) };
+        let Files { ca, identity, token, allow_plaintext_token } = files;
         if let Some(token) = token {
             read(token)?;
             if ca.is_none() && !allow_plaintext_token {
@@ -104,13 +128,47 @@ impl Access {
             pod_uid: String::new(),
             ip: "192.0.2.1".to_owned(),
             port: 1,
-            server_name: "runtime.namespace.preload.dev".to_owned(),
+            identity: Identity::new("namespace", "master"),
+            injected_by: None,
         };
-        self.connect(&endpoint).map(drop)
+        files.connect(&endpoint).map(drop)
+    }
+}
+
+impl Trust {
+    fn stamp(&self) -> Stamp {
+        match self {
+            Self::Managed(keeper) => {
+                let fingerprint = keeper.root().borrow().as_ref().map(|root| root.fingerprint());
+                Stamp::Managed(fingerprint, keeper.current_period())
+            }
+            Self::Files(files) => {
+                let identity = files.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
+                let written = |path: &PathBuf| fs::metadata(path).and_then(|file| file.modified()).ok();
+                Stamp::Files(files.ca.iter().chain(identity).map(written).collect())
+            }
+        }
     }
 
     fn connect(&self, endpoint: &Endpoint) -> Result<Client, AccessError> {
-        let Credentials { ca, identity, token, allow_plaintext_token } = &self.credentials;
+        let keeper = match self {
+            Self::Managed(keeper) => keeper,
+            Self::Files(files) => return files.connect(endpoint),
+        };
+        let root = keeper.root().borrow().clone().ok_or(AccessError::NoRoot)?;
+        let tls = Tls {
+            ca: root.authorities().into_bytes(),
+            identity: None,
+            server_name: Some(endpoint.identity.server_name()),
+        };
+        let token = root.token(&endpoint.identity, keeper.current_period());
+        client(endpoint, Some(tls), Some(Token::Value(token)), false)
+    }
+}
+
+impl Files {
+    fn connect(&self, endpoint: &Endpoint) -> Result<Client, AccessError> {
+        let Self { ca, identity, token, allow_plaintext_token } = self;
         let tls = match ca {
             None => None,
             Some(ca) => {
@@ -118,20 +176,28 @@ impl Access {
                     None => None,
                     Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
                 };
-                Some(Tls { ca: read(ca)?, identity, server_name: Some(endpoint.server_name.clone()) })
+                Some(Tls { ca: read(ca)?, identity, server_name: Some(endpoint.identity.server_name()) })
             }
         };
-        let address =
-            Address::Tcp { host: endpoint.ip.clone(), port: endpoint.port, tls: Some(tls.is_some()) };
-        Ok(Client::new(ClientConfig {
-            tls,
-            token: token.clone().map(Token::File),
-            allow_plaintext_token: *allow_plaintext_token,
-            connect_timeout: CONNECT_TIMEOUT,
-            call_timeout: CALL_TIMEOUT,
-            ..ClientConfig::new(address)
-        })?)
+        client(endpoint, tls, token.clone().map(Token::File), *allow_plaintext_token)
     }
+}
+
+fn client(
+    endpoint: &Endpoint,
+    tls: Option<Tls>,
+    token: Option<Token>,
+    allow_plaintext_token: bool,
+) -> Result<Client, AccessError> {
+    let address = Address::Tcp { host: endpoint.ip.clone(), port: endpoint.port, tls: Some(tls.is_some()) };
+    Ok(Client::new(ClientConfig {
+        tls,
+        token,
+        allow_plaintext_token,
+        connect_timeout: CONNECT_TIMEOUT,
+        call_timeout: CALL_TIMEOUT,
+        ..ClientConfig::new(address)
+    })?)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, AccessError> {

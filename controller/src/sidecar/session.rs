@@ -11,7 +11,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::sleep,
 };
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{Access, Key, convert};
 use crate::{
@@ -31,6 +31,8 @@ const BACKOFF: Backoff =
 const PROGRESS_NEWS: Duration = Duration::from_millis(500);
 /// A watch that was lost so often in a row is opened by a new client.
 const NEW_CLIENT_AFTER: u32 = 3;
+/// A sidecar that could not be reached so often in a row may lack its credentials.
+const REPAIR_AFTER: u32 = 3;
 /// Of a failed load, in the status.
 const SHOWN_FAILURES: i32 = 10;
 
@@ -108,6 +110,7 @@ impl Session {
                 }
                 Stop::Failed(status) => {
                     self.refused(&status);
+                    self.repair(&order.endpoint, &status).await;
                     let pause = BACKOFF.random_delay(self.failures).unwrap_or(BACKOFF.max);
                     let asked = Explanation::of(&status).retry_after.unwrap_or_default().min(BACKOFF.max);
                     let pause = pause.max(asked);
@@ -121,6 +124,14 @@ impl Session {
             if self.orders.has_changed().is_err() {
                 return;
             }
+        }
+    }
+
+    /// A sidecar that does not accept us may have old credentials, and one that does not answer none yet.
+    async fn repair(&self, endpoint: &Endpoint, status: &Status) {
+        let refused = status.code() == Code::Unauthenticated;
+        if self.leadership.is_held() && (refused || self.failures >= REPAIR_AFTER) {
+            Box::pin(self.access.repair(endpoint)).await;
         }
     }
 

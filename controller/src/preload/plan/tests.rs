@@ -76,7 +76,8 @@ impl World {
             pod_uid: uid.into(),
             ip: "10.0.0.1".into(),
             port: 29700,
-            server_name: "hbase.ns.preload.dev".into(),
+            identity: crate::credentials::Identity::new("ns", "hbase-master"),
+            injected_by: None,
         });
     }
 
