@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{
     credentials::Keeper,
     lease::LeaseConfig,
-    preload::reconcile::Settings,
+    preload::{gates::Discovery, reconcile::Settings},
     sidecar::{Access, Files, Trust},
 };
 
@@ -147,7 +147,10 @@ impl Run {
     #[must_use]
     pub fn settings(&self) -> Settings {
         Settings {
-            sidecar_port: self.sidecar.sidecar_port,
+            discovery: Discovery {
+                default_port: self.sidecar.sidecar_port,
+                injected_only: self.own_files().is_none(),
+            },
             port_annotation: self.sidecar.sidecar_port_annotation.clone(),
             deletion_patience: self.cancel_timeout,
             resync: self.resync,

@@ -91,12 +91,36 @@ impl Cluster {
     }
 }
 
+/// How sidecars are found.
+#[derive(Clone, Copy, Debug)]
+pub struct Discovery {
+    /// Where the pod has no annotation.
+    pub default_port: u16,
+    /// Only those that were injected have the credentials that we write.
+    pub injected_only: bool,
+}
+
 /// The sidecar in a master's pod, reachable or not.
 #[must_use]
-pub fn sidecar(pod_name: &str, pod: Option<&Pod>, default_port: u16, identity: Identity) -> Gate<Endpoint> {
+pub fn sidecar(
+    pod_name: &str,
+    pod: Option<&Pod>,
+    discovery: Discovery,
+    identity: Identity,
+) -> Gate<Endpoint> {
     let Some(pod) = pod else { return missing_pod(pod_name) };
+    if discovery.injected_only && pod.injected_by.is_none() {
+        return Gate::shut(
+            "NotInjected",
+            format!(
+                "pod {pod_name} has no injected sidecar: it was made before the webhook served, or where the \
+                 namespace had no label preload.dev/enabled=true; it gets one when it is made anew \
+                 (kubectl delete pod {pod_name}: Alluxio's cache is then loaded anew)"
+            ),
+        );
+    }
     let port = match &pod.port {
-        None => default_port,
+        None => discovery.default_port,
         Some(Ok(port)) => *port,
         Some(Err(text)) => {
             return Gate::shut(
@@ -210,6 +234,8 @@ mod tests {
     use super::*;
     use crate::api::Data;
 
+    const DISCOVERY: Discovery = Discovery { default_port: 29700, injected_only: false };
+
     fn pod() -> Pod {
         Pod {
             name: "h-master-0".into(),
@@ -292,13 +318,18 @@ mod tests {
 
     #[test]
     fn the_port_is_that_of_the_annotation() {
-        let endpoint = |pod: &Pod| sidecar("m", Some(pod), 29700, Identity::new("ns", "m"));
+        let endpoint = |pod: &Pod| sidecar("m", Some(pod), DISCOVERY, Identity::new("ns", "m"));
         assert_eq!(endpoint(&pod()).open().unwrap().port, 29700);
         assert_eq!(endpoint(&Pod { port: Some(Ok(1234)), ..pod() }).open().unwrap().port, 1234);
         let bad = endpoint(&Pod { port: Some(Err("x".into())), ..pod() });
         assert!(matches!(&bad, Gate::Shut { message, .. } if message.contains("1 to 65535")), "{bad:?}");
         assert_eq!(reason(endpoint(&Pod { ip: None, ..pod() })), "PodNotRunning");
         assert_eq!(reason(endpoint(&Pod { terminating: true, ..pod() })), "PodTerminating");
-        assert_eq!(reason(sidecar("m", None, 1, Identity::new("ns", "m"))), "PodMissing");
+        assert_eq!(reason(sidecar("m", None, DISCOVERY, Identity::new("ns", "m"))), "PodMissing");
+        let injected_only = Discovery { injected_only: true, ..DISCOVERY };
+        let injected = Pod { injected_by: Some("uid".into()), ..pod() };
+        let of = |pod: &Pod| sidecar("m", Some(pod), injected_only, Identity::new("ns", "m"));
+        assert_eq!(reason(of(&pod())), "NotInjected");
+        assert_eq!(of(&injected).open().and_then(Endpoint::owner).map(|owner| owner.uid), Some("uid".into()));
     }
 }

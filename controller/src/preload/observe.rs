@@ -90,7 +90,7 @@ impl Observer<'_> {
 
     /// A sidecar proves by its certificate that it belongs to this cluster.
     fn sidecar(&self, masters: &str, pod_name: &str, pod: Option<&Pod>) -> Gate<Endpoint> {
-        gates::sidecar(pod_name, pod, self.settings.sidecar_port, Identity::new(self.namespace, masters))
+        gates::sidecar(pod_name, pod, self.settings.discovery, Identity::new(self.namespace, masters))
     }
 
     /// The pod whose sidecar is asked: that of the first master, where Fluid runs its own commands too.

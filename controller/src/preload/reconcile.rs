@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::{
+    gates::Discovery,
     observe::Observer,
     pace,
     plan::{Finalizer, Observed, Plan, Subject, plan},
@@ -49,8 +50,7 @@ pub struct Context {
 /// Chosen by the operator.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where the pod has no annotation.
-    pub sidecar_port: u16,
+    pub discovery: Discovery,
     /// Annotation of a master's pod that names the port of its sidecar.
     pub port_annotation: String,
     pub deletion_patience: Duration,
