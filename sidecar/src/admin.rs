@@ -10,12 +10,13 @@ use axum::{
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{metrics::Metrics, service::Backend};
+use crate::{metrics::Metrics, readiness::Readiness, service::Backend};
 
 /// What the handlers see.
 #[derive(Debug, Clone)]
 pub struct Admin {
     pub backend: watch::Receiver<Backend>,
+    pub readiness: Readiness,
     pub metrics: Metrics,
     /// Cancelled when the sidecar begins to stop.
     pub stopping: CancellationToken,
@@ -36,15 +37,22 @@ async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
     if admin.stopping.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());
     }
-    match &*admin.backend.borrow() {
-        Backend::Ready(_) => (StatusCode::OK, "ok\n".to_owned()),
-        Backend::Unusable(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    let (mut reasons, warnings) = admin.readiness.troubles();
+    if let Backend::Unusable(reason) = &*admin.backend.borrow() {
+        reasons.push(reason.to_string());
+    }
+    if reasons.is_empty() {
+        let warnings = warnings.iter().map(|warning| format!("warning: {warning}\n"));
+        (StatusCode::OK, std::iter::once("ok\n".to_owned()).chain(warnings).collect())
+    } else {
+        reasons.extend(warnings);
+        (StatusCode::SERVICE_UNAVAILABLE, reasons.iter().map(|reason| format!("{reason}\n")).collect())
     }
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     let (live, ready) = match &*admin.backend.borrow() {
-        Backend::Ready(manager) => (manager.live(), true),
+        Backend::Ready(manager) => (manager.live(), admin.readiness.troubles().0.is_empty()),
         Backend::Unusable(_) => (Vec::new(), false),
     };
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

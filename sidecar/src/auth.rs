@@ -1,118 +1,55 @@
-//! Who may call: a bearer token from a file, or a client certificate that TLS has checked.
+//! Who may call: a bearer token, or a client certificate that TLS has checked.
 
-use std::{
-    fs,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime},
-};
-
-use subtle::ConstantTimeEq;
 use tonic::{Request, Status, service::Interceptor};
 
-/// How soon a rotated token is noticed.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+use crate::credentials::Access;
 
-/// Checks each request. Clones share the token.
+/// Checks each request against the keys of the moment. Without access to keys everybody is let in.
 #[derive(Debug, Clone, Default)]
-pub struct Authentication {
-    token: Option<Arc<Mutex<Token>>>,
-    certificates: bool,
-}
-
-/// A token file, read again when it changes: secrets are rotated without a restart.
-struct Token {
-    file: PathBuf,
-    looked: Option<Instant>,
-    modified: Option<SystemTime>,
-    /// Without it nobody is let in.
-    value: Option<Vec<u8>>,
-}
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Token").field("file", &self.file).finish_non_exhaustive()
-    }
-}
+pub struct Authentication(Option<Access>);
 
 impl Authentication {
-    /// With neither, everybody is let in.
     #[must_use]
-    pub fn new(token_file: Option<PathBuf>, certificates: bool) -> Self {
-        let token = token_file.map(|file| {
-            let mut token = Token { file, looked: None, modified: None, value: None };
-            token.refresh();
-            Arc::new(Mutex::new(token))
-        });
-        Self { token, certificates }
-    }
-
-    fn is_open(&self) -> bool {
-        self.token.is_none() && !self.certificates
+    pub fn new(access: Access) -> Self {
+        Self(Some(access))
     }
 }
 
 impl Interceptor for Authentication {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        if self.is_open()
-            || (self.certificates && request.peer_certs().is_some_and(|certs| !certs.is_empty()))
-        {
+        let Some(access) = &self.0 else { return Ok(request) };
+        let Some(keys) = access.keys() else {
+            return Err(Status::unauthenticated("the sidecar has no credentials yet; see its /readyz"));
+        };
+        let has_certificate = || request.peer_certs().is_some_and(|certificates| !certificates.is_empty());
+        if keys.is_open() || (keys.has_certificates() && has_certificate()) {
             return Ok(request);
         }
         let given = request
             .metadata()
             .get("authorization")
             .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-        let accepted = match (&self.token, given) {
-            (Some(token), Some(given)) => {
-                let mut token = token.lock().unwrap_or_else(PoisonError::into_inner);
-                token.refresh();
-                token.value.as_ref().is_some_and(|value| value.ct_eq(given).into())
-            }
-            _ => false,
-        };
-        if accepted {
+        if given.is_some_and(|given| keys.accepts(given)) {
             return Ok(request);
         }
-        let message = match (self.token.is_some(), self.certificates) {
+        Err(Status::unauthenticated(match (keys.has_tokens(), keys.has_certificates()) {
             (true, true) => "give a valid bearer token (authorization: Bearer ...) or a client certificate",
             (true, false) => "give a valid bearer token (authorization: Bearer ...)",
             (false, _) => "give a client certificate",
-        };
-        Err(Status::unauthenticated(message))
-    }
-}
-
-impl Token {
-    fn refresh(&mut self) {
-        if self.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
-            return;
-        }
-        self.looked = Some(Instant::now());
-        let modified = fs::metadata(&self.file).and_then(|meta| meta.modified());
-        if self.value.is_some() && modified.as_ref().ok() == self.modified.as_ref() {
-            return;
-        }
-        self.modified = modified.ok();
-        match fs::read(&self.file) {
-            Ok(bytes) => {
-                let value = bytes.trim_ascii();
-                self.value = (!value.is_empty()).then(|| value.to_vec());
-                if self.value.is_none() {
-                    tracing::error!(file = %self.file.display(), "the token file is empty; every caller is refused");
-                }
-            }
-            Err(error) => {
-                self.value = None;
-                tracing::error!(file = %self.file.display(), %error, "the token file cannot be read; every caller is refused");
-            }
-        }
+        }))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::Path};
+
     use super::*;
+    use crate::{
+        credentials::{Follower, Sources},
+        metrics::Metrics,
+        readiness::Readiness,
+    };
 
     fn request(authorization: Option<&str>) -> Request<()> {
         let mut request = Request::new(());
@@ -122,11 +59,17 @@ mod tests {
         request
     }
 
-    #[test]
-    fn only_the_token_opens() {
+    async fn with_tokens(file: &Path) -> Authentication {
+        let sources = Sources::Files { tls: None, client_ca: None, tokens: Some(file.to_owned()) };
+        let follower = Follower::new(sources, Readiness::default(), Metrics::new()).await;
+        Authentication::new(follower.access())
+    }
+
+    #[tokio::test]
+    async fn only_the_token_opens() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "secret\n").unwrap();
-        let mut authentication = Authentication::new(Some(file.path().to_owned()), false);
+        let mut authentication = with_tokens(file.path()).await;
         assert!(authentication.call(request(Some("Bearer secret"))).is_ok());
         for bad in [None, Some("secret"), Some("Bearer secre"), Some("Bearer secrets"), Some("Bearer ")] {
             let status = authentication.call(request(bad)).unwrap_err();
@@ -134,13 +77,15 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_missing_or_empty_token_file_lets_nobody_in() {
+    #[tokio::test]
+    async fn a_missing_or_empty_token_file_lets_nobody_in() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let mut empty = Authentication::new(Some(file.path().to_owned()), false);
-        assert!(empty.call(request(Some("Bearer "))).is_err());
-        let mut missing = Authentication::new(Some("/nowhere/token".into()), false);
-        assert!(missing.call(request(Some("Bearer x"))).is_err());
+        for path in [file.path(), Path::new("/nowhere/token")] {
+            let mut authentication = with_tokens(path).await;
+            for given in ["Bearer ", "Bearer x"] {
+                assert!(authentication.call(request(Some(given))).is_err(), "{path:?}");
+            }
+        }
     }
 
     #[test]

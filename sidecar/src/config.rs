@@ -1,11 +1,18 @@
 //! Flags and environment, checked and turned into types.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
 use crate::{alluxio::AlluxioConfig, manager::Limits};
+
+/// Where the admin port is when nobody says.
+pub const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 29701);
 
 /// Preloads data into Alluxio, beside its master.
 #[derive(Debug, Parser)]
@@ -19,6 +26,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve the preload API until SIGTERM
     Serve(Box<Serve>),
+    /// Copy this executable to DIR/preload-sidecar
+    Install(Install),
     /// Ask a running sidecar whether it is ready; exit 0 or 1
     Healthcheck(Healthcheck),
     /// Run a command that ends when stdin does
@@ -35,7 +44,7 @@ pub struct Serve {
     #[arg(long, env = "PRELOAD_UNIX_SOCKET")]
     pub unix_socket: Option<PathBuf>,
     /// TCP address of /livez, /readyz and /metrics (plain HTTP)
-    #[arg(long, env = "PRELOAD_ADMIN_LISTEN", default_value = "127.0.0.1:29701")]
+    #[arg(long, env = "PRELOAD_ADMIN_LISTEN", default_value_t = ADMIN_LISTEN)]
     pub admin_listen: SocketAddr,
     /// Directory of the durable job store; must survive a restart of the container
     #[arg(long, env = "PRELOAD_STATE_DIR", default_value = "/var/lib/alluxio-preload")]
@@ -46,6 +55,9 @@ pub struct Serve {
     /// What is logged, such as info or preload_sidecar=debug,alluxio_command=debug
     #[arg(long, env = "PRELOAD_LOG", default_value = "info")]
     pub log: String,
+    /// Never end but by a signal: say on the admin port and in the log what is wrong, and try again
+    #[arg(long, env = "PRELOAD_STAY_UP", value_parser = clap::builder::FalseyValueParser::new())]
+    pub stay_up: bool,
     #[command(flatten)]
     pub alluxio: AlluxioArgs,
     #[command(flatten)]
@@ -95,7 +107,12 @@ pub struct LimitArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Security")]
 pub struct SecurityArgs {
-    /// Certificate chain of the TCP listener (PEM)
+    /// Directory with tls.crt and tls.key, and tokens (one a line) or client-ca.crt or both, as a Secret is mounted;
+    /// may be filled later, and is read again when it changes
+    #[arg(long, env = "PRELOAD_CREDENTIALS", value_name = "DIR",
+          conflicts_with_all = ["tls_cert", "tls_key", "tls_client_ca", "token_file"])]
+    pub credentials: Option<PathBuf>,
+    /// Certificate chain of the TCP listener (PEM); this and the files below are read again when they change
     #[arg(long, env = "PRELOAD_TLS_CERT", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
     /// Its private key (PEM)
@@ -104,7 +121,7 @@ pub struct SecurityArgs {
     /// Clients with a certificate of this authority are let in (PEM)
     #[arg(long, env = "PRELOAD_TLS_CLIENT_CA", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
-    /// Clients that send this file's content as bearer token are let in; read again when it changes
+    /// Clients that send a line of this file as bearer token are let in
     #[arg(long, env = "PRELOAD_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
     /// Serve on any address without TLS or authentication
@@ -113,9 +130,16 @@ pub struct SecurityArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct Install {
+    /// Where to; is made when it is not there
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+}
+
+#[derive(Debug, Args)]
 pub struct Healthcheck {
     /// Admin address of the sidecar
-    #[arg(long, env = "PRELOAD_ADMIN_LISTEN", default_value = "127.0.0.1:29701")]
+    #[arg(long, env = "PRELOAD_ADMIN_LISTEN", default_value_t = ADMIN_LISTEN)]
     pub admin: SocketAddr,
     /// Ask only whether the process answers, not whether it accepts loads
     #[arg(long)]
@@ -140,8 +164,8 @@ pub enum LogFormat {
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum ConfigError {
     #[error(
-        "--listen {0} is not a loopback address: give --tls-cert and --tls-key, and --token-file or \
-         --tls-client-ca, or say --allow-insecure"
+        "--listen {0} is not a loopback address: give --credentials, or --tls-cert and --tls-key, and \
+         --token-file or --tls-client-ca, or say --allow-insecure"
     )]
     Exposed(SocketAddr),
     #[error("{flag} {address:?} has no port; give HOST:PORT")]
@@ -153,7 +177,7 @@ impl Serve {
     pub fn check(&self) -> Result<(), ConfigError> {
         let security = &self.security;
         let authenticated = security.token_file.is_some() || security.tls_client_ca.is_some();
-        let secured = security.tls_cert.is_some() && authenticated;
+        let secured = security.credentials.is_some() || (security.tls_cert.is_some() && authenticated);
         if !self.listen.ip().is_loopback() && !secured && !security.allow_insecure {
             return Err(ConfigError::Exposed(self.listen));
         }
@@ -248,6 +272,9 @@ mod tests {
         assert_eq!(serve(&[&open[..], &tls, &["--token-file", "t"]].concat()).check(), Ok(()));
         assert_eq!(serve(&[&open[..], &tls, &["--tls-client-ca", "a"]].concat()).check(), Ok(()));
         assert_eq!(serve(&[&open[..], &["--allow-insecure"]].concat()).check(), Ok(()));
+        assert_eq!(serve(&[&open[..], &["--credentials", "d"]].concat()).check(), Ok(()));
+        let both = ["preload-sidecar", "serve", "--credentials", "d", "--token-file", "t"];
+        assert!(Cli::try_parse_from(both).unwrap_err().to_string().contains("cannot be used with"));
     }
 
     #[test]

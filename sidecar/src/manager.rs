@@ -39,10 +39,13 @@ use self::{
 use crate::{
     alluxio::Alluxio,
     clock::Clock,
-    job::{Event, Failure, FailureList, Job, LoadId, Spec, State},
+    job::{Event, Failure, FailureList, Job, LoadId, Reason, Spec, State},
     metrics::Metrics,
     store::{Created, Deleted, ListQuery, Store, StoreError},
 };
+
+/// Tries to end a load whose task is gone, after the first.
+const BURIALS: u32 = 3;
 
 /// How much the sidecar takes on.
 #[derive(Debug, Clone, Copy)]
@@ -111,6 +114,8 @@ pub enum ManagerError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Internal(#[from] crate::job::IllegalEvent),
+    #[error("the sidecar has a bug: see its log")]
+    Panicked,
 }
 
 impl From<ChangeError> for ManagerError {
@@ -155,7 +160,7 @@ impl Manager {
             manager.drive(job);
         }
         manager.admit();
-        inner.tasks.spawn(monitor::run(manager.clone()));
+        inner.tasks.spawn(monitor::keep(manager.clone()));
         // Asking `alluxio getConf` takes a JVM's start; the first load should not wait for it.
         let (alluxio, stopping) = (Arc::clone(&inner.alluxio), inner.stopping.clone());
         inner.tasks.spawn(async move {
@@ -303,7 +308,11 @@ impl Manager {
         if self.0.stopping.is_cancelled() {
             return Err(ManagerError::Stopping);
         }
-        self.0.tasks.spawn(work).await.unwrap_or(Err(ManagerError::Stopping))
+        match self.0.tasks.spawn(work).await {
+            Ok(done) => done,
+            Err(ended) if ended.is_panic() => Err(ManagerError::Panicked),
+            Err(_) => Err(ManagerError::Stopping),
+        }
     }
 
     /// Drives loads that are live in the store and unknown here, when they were so at the last look too.
@@ -356,11 +365,7 @@ impl Manager {
             let outcome = work.await;
             if ended.job().state.is_live() && !manager.stopping().is_cancelled() {
                 tracing::error!(?outcome, "the task of a load ended before the load; this is a bug");
-                let message =
-                    "the sidecar has a bug: the task of this load ended early; see its log".to_owned();
-                let reason = crate::job::Reason::Internal;
-                let undertaker = Runner::new(manager.clone(), Arc::clone(&ended));
-                Box::pin(undertaker.end(Stop::Failed { reason, message })).await;
+                manager.bury(&ended).await;
             }
             if !ended.job().state.is_live() {
                 manager.0.live.with(|live| live.remove(&ended));
@@ -369,6 +374,32 @@ impl Manager {
         };
         inner.tasks.spawn(watchdog.instrument(span));
         live
+    }
+
+    /// Ends a load whose task is gone. What happened to that may happen again here, so each try is a task too.
+    async fn bury(&self, live: &Arc<Live>) {
+        let message = "the sidecar has a bug: the task of this load ended early; see its log".to_owned();
+        let stop = Stop::Failed { reason: Reason::Internal, message: message.clone() };
+        let undertaker = Runner::new(self.clone(), Arc::clone(live));
+        let thorough = async move { Box::pin(undertaker.end(stop)).await };
+        let _panicked = self.0.tasks.spawn(thorough.in_current_span()).await;
+        for _ in 0..BURIALS {
+            if !live.job().state.is_live() || self.stopping().is_cancelled() {
+                return;
+            }
+            // Without a look at what the load left in Alluxio.
+            let (live, message) = (Arc::clone(live), message.clone());
+            let plain = async move {
+                let event = match live.job().cancel_requested {
+                    Some(_) => Event::Cancelled,
+                    None => Event::Failed { reason: Reason::Internal, message },
+                };
+                if let Err(error) = live.apply(event).await {
+                    tracing::error!(%error, "the load could not be ended");
+                }
+            };
+            let _panicked = self.0.tasks.spawn(plain.in_current_span()).await;
+        }
     }
 
     /// Lets as many loads go ahead as limits and overlaps allow.

@@ -34,6 +34,9 @@ pub struct Metrics {
     commands: Family<Command, Counter>,
     leftovers: Counter,
     progress_calls: Counter<f64, AtomicU64>,
+    credentials_usable: Gauge<i64, AtomicI64>,
+    handshakes_failed: Counter,
+    panics: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -112,6 +115,9 @@ impl Metrics {
             commands: Family::default(),
             leftovers: Counter::default(),
             progress_calls: Counter::default(),
+            credentials_usable: Gauge::default(),
+            handshakes_failed: Counter::default(),
+            panics: Counter::default(),
         }
     }
 
@@ -133,6 +139,18 @@ impl Metrics {
 
     pub(crate) fn leftovers(&self, jobs: usize) {
         self.leftovers.inc_by(jobs as u64);
+    }
+
+    pub(crate) fn credentials_usable(&self, usable: bool) {
+        self.credentials_usable.set(i64::from(usable));
+    }
+
+    pub(crate) fn handshake_failed(&self) {
+        self.handshakes_failed.inc();
+    }
+
+    pub(crate) fn panicked(&self) {
+        self.panics.inc();
     }
 
     #[must_use]
@@ -174,6 +192,17 @@ impl Metrics {
             Unit::Seconds,
             self.progress_calls.clone(),
         );
+        registry.register(
+            "credentials_usable",
+            "0 while what is on disk is missing or broken; older ones may be in use",
+            self.credentials_usable.clone(),
+        );
+        registry.register(
+            "tls_handshakes_failed",
+            "Connections refused before a call",
+            self.handshakes_failed.clone(),
+        );
+        registry.register("panics", "Bugs that were survived; see the log", self.panics.clone());
         Self::loads(&mut registry, live);
         let mut text = String::new();
         // Writing to a String does not fail.

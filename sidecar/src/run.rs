@@ -1,23 +1,27 @@
 //! Puts the parts together, and takes them apart in order.
 //!
 //! Start: listeners first, then the store; until it is open every call says why not. Stop: not ready, no
-//! new connections, watches end, children end, store closed.
+//! new connections, watches end, children end, store closed. Told to stay up, nothing but the shutdown ends
+//! it: what cannot be had is tried again, because a container that is down takes the master's pod with it.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
 use thiserror::Error;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    admin::{self, Admin},
+    admin::Admin,
     alluxio::Alluxio,
     clock::Clock,
     config::Serve,
+    credentials::{CredentialsError, Follower, Sources},
     engine::strays::{self, Mark},
+    keeper::{Keeper, Port, serve_admin},
     manager::Manager,
     metrics::Metrics,
-    server::{Api, ServerError},
+    readiness::{Part, Readiness},
+    server::{self, Api, ServerError},
     service::{Backend, Service},
     store::Store,
 };
@@ -31,23 +35,37 @@ const DRAIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Error)]
 pub enum RunError {
     #[error("cannot listen on {flag} {address}: {source}")]
-    Listen { flag: &'static str, address: std::net::SocketAddr, source: std::io::Error },
+    Listen { flag: &'static str, address: SocketAddr, source: std::io::Error },
+    #[error("the TLS certificate or key is not usable: {0}")]
+    Credentials(#[from] CredentialsError),
     #[error(transparent)]
     Server(#[from] ServerError),
     #[error("admin server failed: {0}")]
     Admin(std::io::Error),
     #[error("a server task panicked: {0}")]
     Panic(#[from] tokio::task::JoinError),
+    #[error("the {0} ended before it was told to")]
+    Ended(Part),
 }
 
 /// Serves until `shutdown` is cancelled.
-pub async fn run(config: Serve, shutdown: CancellationToken) -> Result<(), RunError> {
-    let listen = |flag, address| async move {
-        TcpListener::bind(address).await.map_err(|source| RunError::Listen { flag, address, source })
-    };
-    let grpc = listen("--listen", config.listen).await?;
-    let http = listen("--admin-listen", config.admin_listen).await?;
-    let metrics = Metrics::new();
+pub async fn run(config: Serve, metrics: Metrics, shutdown: CancellationToken) -> Result<(), RunError> {
+    let readiness = Readiness::default();
+    let sources = Sources::new(&config.security);
+    let follower = Follower::new(sources, readiness.clone(), metrics.clone()).await;
+    let access = follower.access();
+    let grpc = Arc::new(Port::new("--listen", config.listen));
+    let http = Arc::new(Port::new("--admin-listen", config.admin_listen));
+    if !config.stay_up {
+        // A directory may be filled later. Files that are named one by one have to be there.
+        if config.security.tls_cert.is_some()
+            && let Some(trouble) = follower.trouble()
+        {
+            return Err(trouble.into());
+        }
+        grpc.bind().await?;
+        http.bind().await?;
+    }
     let opening = Backend::Unusable("the store is being opened; try again".into());
     let (publish, backend) = watch::channel(opening);
     let api = Api::new(Service::new(backend.clone(), metrics.clone()), metrics.clone());
@@ -55,14 +73,35 @@ pub async fn run(config: Serve, shutdown: CancellationToken) -> Result<(), RunEr
     tracing::info!(listen = %config.listen, admin = %config.admin_listen, state_dir = %config.state_dir.display(), "serving");
 
     let stop = CancellationToken::new();
+    let _ends_with_us = AbortOnDropHandle::new(tokio::spawn(follower.run(stop.clone())));
+    let keeper = Keeper { stay_up: config.stay_up, readiness: readiness.clone() };
     let mut servers: JoinSet<Result<(), RunError>> = JoinSet::new();
-    let admin = Admin { backend, metrics: metrics.clone(), stopping: shutdown.clone() };
-    servers.spawn(async move { admin::serve(http, admin).await.map_err(RunError::Admin) });
-    let (tcp, token, security) = (api.clone(), stop.clone(), config.security.clone());
-    servers.spawn(async move { Ok(tcp.serve_tcp(grpc, &security, token).await?) });
+    let admin =
+        Admin { backend, readiness: readiness.clone(), metrics: metrics.clone(), stopping: shutdown.clone() };
+    servers.spawn(keeper.clone().keep(Part::AdminListener, shutdown.clone(), move || {
+        let (port, admin) = (Arc::clone(&http), admin.clone());
+        async move { serve_admin(&port, admin).await }
+    }));
+    let (tcp, token, up) = (api.clone(), stop.clone(), readiness.clone());
+    servers.spawn(keeper.clone().keep(Part::Listener, stop.clone(), move || {
+        let (port, tcp, access) = (Arc::clone(&grpc), tcp.clone(), access.clone());
+        let (token, up) = (token.clone(), up.clone());
+        async move {
+            let listener = port.listen().await?;
+            up.clear(Part::Listener);
+            Ok(tcp.serve_tcp(listener, access, token).await?)
+        }
+    }));
     if let Some(path) = config.unix_socket.clone() {
-        let (unix, token) = (api.clone(), stop.clone());
-        servers.spawn(async move { Ok(unix.serve_unix(&path, token).await?) });
+        let (unix, token, up) = (api.clone(), stop.clone(), readiness);
+        servers.spawn(keeper.keep(Part::UnixSocket, stop.clone(), move || {
+            let (path, unix, token, up) = (path.clone(), unix.clone(), token.clone(), up.clone());
+            async move {
+                let listener = server::bind_unix(&path)?;
+                up.clear(Part::UnixSocket);
+                Ok(unix.serve_unix(listener, &path, token).await?)
+            }
+        }));
     }
 
     let opening = open(&config, &metrics, &publish);

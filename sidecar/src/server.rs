@@ -14,12 +14,14 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     service::{Routes, interceptor::InterceptedService},
-    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
+    transport::{Server, server::TcpIncoming},
 };
 use tonic_health::server::HealthReporter;
+use tower::layer::util::{Identity, Stack};
 
 use crate::{
-    auth::Authentication, config::SecurityArgs, metrics::Metrics, observe::Observe, service::Service,
+    accept::TlsIncoming, auth::Authentication, credentials::Access, metrics::Metrics, observe::Observe,
+    panics::CatchPanicLayer, service::Service,
 };
 
 /// Requests are a path and a few numbers; labels may add 10 KiB.
@@ -37,12 +39,8 @@ const MAX_HEADERS: u32 = 16 * 1024;
 /// The listeners cannot be set up. The operator corrects the flag that is named.
 #[derive(Debug, Error)]
 pub enum ServerError {
-    #[error("--{flag} {path}: {source}")]
-    File { flag: &'static str, path: PathBuf, source: io::Error },
     #[error("--unix-socket {path}: {source}")]
     Socket { path: PathBuf, source: io::Error },
-    #[error("the TLS certificate or key is not usable: {0}")]
-    Tls(String),
     #[error("reflection cannot be built: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
     #[error("gRPC server failed: {0}")]
@@ -100,27 +98,31 @@ impl Api {
             .add_service(health))
     }
 
-    /// Serves TCP until `stop`, with TLS and authentication as `security` says.
+    /// Serves TCP until `stop`, with TLS and authentication as `access` says at the moment.
     pub async fn serve_tcp(
         &self,
         listener: TcpListener,
-        security: &SecurityArgs,
+        access: Access,
         stop: CancellationToken,
     ) -> Result<(), ServerError> {
-        let certificates = security.tls_client_ca.is_some();
-        let routes = self.routes(Authentication::new(security.token_file.clone(), certificates))?;
-        let mut server = server();
-        if let Some(tls) = tls(security)? {
-            server = server.tls_config(tls).map_err(|error| ServerError::Tls(chain(&error)))?;
+        let server = server().add_routes(self.routes(Authentication::new(access.clone()))?);
+        let stop = stop.cancelled_owned();
+        if access.has_tls() {
+            let incoming = TlsIncoming::new(listener, access, self.metrics.clone());
+            Ok(server.serve_with_incoming_shutdown(incoming, stop).await?)
+        } else {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            Ok(server.serve_with_incoming_shutdown(incoming, stop).await?)
         }
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        Ok(server.add_routes(routes).serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?)
     }
 
-    /// Serves a Unix socket until `stop`; who may open it is let in. Removes it afterwards.
-    pub async fn serve_unix(&self, path: &Path, stop: CancellationToken) -> Result<(), ServerError> {
-        let listener =
-            bind_unix(path).map_err(|source| ServerError::Socket { path: path.to_owned(), source })?;
+    /// Serves the Unix socket `path` until `stop`; who may open it is let in. Removes it afterwards.
+    pub async fn serve_unix(
+        &self,
+        listener: UnixListener,
+        path: &Path,
+        stop: CancellationToken,
+    ) -> Result<(), ServerError> {
         let routes = self.routes(Authentication::default())?;
         let incoming = UnixListenerStream::new(listener);
         let served =
@@ -130,8 +132,9 @@ impl Api {
     }
 }
 
-fn server() -> Server {
+fn server() -> Server<Stack<CatchPanicLayer, Identity>> {
     Server::builder()
+        .layer(CatchPanicLayer)
         .max_concurrent_streams(MAX_STREAMS)
         .concurrency_limit_per_connection(MAX_REQUESTS_AT_ONCE)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
@@ -139,24 +142,12 @@ fn server() -> Server {
         .http2_max_header_list_size(MAX_HEADERS)
 }
 
-fn tls(security: &SecurityArgs) -> Result<Option<ServerTlsConfig>, ServerError> {
-    let read = |flag, path: &Path| {
-        fs::read(path).map_err(|source| ServerError::File { flag, path: path.to_owned(), source })
-    };
-    let (Some(cert), Some(key)) = (&security.tls_cert, &security.tls_key) else { return Ok(None) };
-    let identity = Identity::from_pem(read("tls-cert", cert)?, read("tls-key", key)?);
-    let mut tls = ServerTlsConfig::new().identity(identity);
-    if let Some(authority) = &security.tls_client_ca {
-        // Optional when a token may do instead.
-        tls = tls
-            .client_ca_root(Certificate::from_pem(read("tls-client-ca", authority)?))
-            .client_auth_optional(security.token_file.is_some());
-    }
-    Ok(Some(tls))
+/// Binds with mode 0600. A socket that nobody listens on any more is replaced; anything else is left alone.
+pub fn bind_unix(path: &Path) -> Result<UnixListener, ServerError> {
+    bind(path).map_err(|source| ServerError::Socket { path: path.to_owned(), source })
 }
 
-/// Binds with mode 0600. A socket that nobody listens on any more is replaced; anything else is left alone.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Ok(found) = fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "exists and is no socket"));
@@ -173,9 +164,4 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     fs::set_permissions(&private, fs::Permissions::from_mode(0o600))?;
     fs::rename(&private, path)?;
     Ok(listener)
-}
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |e| e.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

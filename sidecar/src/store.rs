@@ -381,3 +381,28 @@ impl Store {
         call.await.map_err(|fault| self.error(fault))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_panics_fails_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let panicked = |fault: Result<(), Fault>| matches!(fault, Err(Fault::Store(StoreError::Panicked)));
+        for _ in 0..2 {
+            let write = store.writer.call(|conn, _| {
+                conn.execute("DELETE FROM store", ())?;
+                panic!("in the middle of a change")
+            });
+            assert!(panicked(write.await));
+            assert!(panicked(store.reader.call(|_| panic!("while reading")).await));
+        }
+        assert_eq!(store.live().await, Ok(Vec::new()));
+        let rows =
+            store.reader.call(|conn| Ok(conn.query_row("SELECT count(*) FROM store", (), |r| r.get(0))?));
+        assert_eq!(rows.await.ok(), Some(1_i64), "the change was rolled back");
+        store.close().await;
+    }
+}

@@ -12,8 +12,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Retention is counted in days.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
-/// Runs until the manager stops.
-pub(super) async fn run(manager: Manager) {
+/// Runs until the manager stops, whatever panics.
+pub(super) async fn keep(manager: Manager) {
+    while manager.0.tasks.spawn(run(manager.clone())).await.is_err() {
+        tokio::select! {
+            () = manager.stopping().cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+async fn run(manager: Manager) {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut pruned: Option<Instant> = None;

@@ -81,7 +81,7 @@ pub(super) fn of_manager(error: &ManagerError) -> Status {
             Status::with_error_details(Code::Unavailable, message, details)
         }
         ManagerError::Store(error) => of_store(error),
-        ManagerError::Internal(_) => Status::internal(message),
+        ManagerError::Internal(_) | ManagerError::Panicked => Status::internal(message),
     }
 }
 
@@ -114,6 +114,9 @@ fn of_store(error: &StoreError) -> Status {
     let message = error.to_string();
     if let StoreError::Damaged { .. } = error {
         return Status::with_error_details(Code::DataLoss, message, info("LOAD_DAMAGED", []));
+    }
+    if let StoreError::Panicked = error {
+        return Status::internal(message);
     }
     let mut details = info("STORE_UNUSABLE", []);
     if error.is_transient() {

@@ -59,6 +59,9 @@ pub enum StoreError {
     NotFound { id: LoadId },
     #[error("the store is closed")]
     Closed,
+    /// Rolled back; the thread goes on.
+    #[error("the sidecar has a bug: a request to the store panicked; see its log")]
+    Panicked,
     /// A fault of this program.
     #[error("{}: {problem}", file.display())]
     Internal { file: PathBuf, problem: String },
@@ -74,6 +77,7 @@ impl StoreError {
             | Self::Damaged { .. }
             | Self::NotFound { .. }
             | Self::Closed
+            | Self::Panicked
             | Self::Internal { .. } => false,
         }
     }
@@ -161,7 +165,7 @@ impl StoreError {
             Self::Busy { .. } => Self::Busy { file },
             Self::Corrupt { problem, .. } => Self::Corrupt { file, problem },
             Self::Internal { problem, .. } => Self::Internal { file, problem },
-            Self::Damaged { .. } | Self::NotFound { .. } | Self::Closed => self,
+            Self::Damaged { .. } | Self::NotFound { .. } | Self::Closed | Self::Panicked => self,
         }
     }
 }

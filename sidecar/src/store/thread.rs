@@ -2,9 +2,10 @@
 //!
 //! The writer makes one transaction of all that waits in its channel: one fsync serves all of them. Nobody
 //! is answered before COMMIT. A request that fails is rolled back alone; when COMMIT fails, all of its
-//! group are told, and nothing of it stays.
+//! group are told, and nothing of it stays. A request that panics fails like any other.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
@@ -52,6 +53,11 @@ impl<J> Worker<J> {
     }
 }
 
+/// What the work leaves half done is rolled back by whoever called it.
+fn unless_panicked<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_logged| Err(StoreError::Panicked.into()))
+}
+
 // === reading ===
 
 pub(super) type Read = Box<dyn FnOnce(&Connection) + Send>;
@@ -64,7 +70,7 @@ impl Worker<Read> {
     {
         let (reply, answer) = oneshot::channel();
         let run = move |conn: &Connection| {
-            let _caller_gone = reply.send(work(conn));
+            let _caller_gone = reply.send(unless_panicked(|| work(conn)));
         };
         self.send(Box::new(run)).await?;
         answer.await.unwrap_or(Err(StoreError::Closed.into()))
@@ -110,7 +116,7 @@ where
 {
     fn run(&mut self, conn: &Connection, ledger: &mut Ledger) -> Result<(), Fault> {
         let Some(work) = self.work.take() else { return Ok(()) };
-        let result = work(conn, ledger);
+        let result = unless_panicked(|| work(conn, ledger));
         let outcome = result.as_ref().map(|_| ()).map_err(Clone::clone);
         self.result = Some(result);
         outcome
