@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use nix::sys::signal::Signal;
 use preload_tests::{
     Cluster, Controller, ControllerSetup, Course, Fluid, Kubernetes, MIB, SecretVolume, Setup, Sidecar,
     grpcurl, shared, shared_fluid, wait,
@@ -157,6 +158,7 @@ async fn a_deleted_root_is_replaced_and_all_that_hangs_on_it() -> Result<()> {
     let secrets: Api<Secret> = Api::namespaced(managed.kubernetes.client().await?, &managed.namespace);
     secrets.delete(ROOT, &DeleteParams::default()).await.context("delete the root")?;
     // Otherwise within a minute.
+    managed.controller.end(Signal::SIGTERM).await?;
     managed.controller.restart().await?;
     managed.load_more("root-1", 2).await?;
     let now = managed.volume.read("tokens")?;
