@@ -8,6 +8,7 @@
 
 mod load;
 
+use crate::certificates::Identity;
 use crate::sandbox::Sandbox;
 use alluxio_preload_api::client::is_terminal;
 use alluxio_preload_api::v1::load::State;
@@ -20,6 +21,7 @@ use anyhow::{Context, Result};
 use futures_util::{Stream, StreamExt, future, stream};
 use load::{enter, play, told};
 use std::collections::HashMap;
+use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +29,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
+use tonic::transport::{Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -86,8 +88,12 @@ pub struct Stub {
 }
 
 impl Stub {
-    /// One sidecar for each behaviour, on the network of `sandbox`.
-    pub fn start(sandbox: &Sandbox, behaviours: impl IntoIterator<Item = Behaviour>) -> Result<Self> {
+    /// One sidecar for each behaviour, on the network of `sandbox`; with `identity` all speak TLS.
+    pub fn start(
+        sandbox: &Sandbox,
+        behaviours: impl IntoIterator<Item = Behaviour>,
+        identity: Option<&Identity>,
+    ) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("make a runtime")?;
         // Listeners belong to the runtime that they are made in.
@@ -112,12 +118,17 @@ impl Stub {
         let shared = Arc::new(Shared { sidecars: scripts, seen: Mutex::default() });
         let (stop, stopped) = oneshot::channel();
         let service = PreloadServiceServer::new(Service(shared.clone()));
+        let mut server = Server::builder();
+        if let Some(Identity { certificate, key }) = identity {
+            let read = |path| fs::read(path).context("read the identity");
+            let identity = tonic::transport::Identity::from_pem(read(certificate)?, read(key)?);
+            server = server.tls_config(ServerTlsConfig::new().identity(identity)).context("use TLS")?;
+        }
         let serving = async move {
             let connections = stream::select_all(listeners).map(|connection| {
                 connection.and_then(|connection| connection.set_nodelay(true).map(|()| connection))
             });
-            let serving =
-                std::pin::pin!(Server::builder().add_service(service).serve_with_incoming(connections));
+            let serving = std::pin::pin!(server.add_service(service).serve_with_incoming(connections));
             // Open watches would make a graceful end wait for ever.
             future::select(serving, stopped).await;
         };

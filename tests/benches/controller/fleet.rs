@@ -9,7 +9,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use nix::sys::signal::Signal;
 use preload_tests::stub::{Behaviour, Stub};
-use preload_tests::{AuditEvent, Controller, ControllerSetup, Fluid, Kubernetes, wait};
+use preload_tests::{AuditEvent, Authority, Controller, ControllerSetup, Fluid, Kubernetes, wait};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +27,7 @@ pub(super) struct Fleet<'a> {
     kubernetes: &'a Kubernetes,
     namespace: String,
     pub(super) controller: Controller<'a>,
+    authority: Authority,
     pub(super) preloads: Tally,
     pub(super) runtimes: Tally,
 }
@@ -48,14 +49,18 @@ impl<'a> Fleet<'a> {
         let preloads = Tally::start(&client, &namespace, "preload.dev", "Preload");
         let runtimes = Tally::start(&client, &namespace, "data.fluid.io", "AlluxioRuntime");
         // As in production; the harness has a shorter one.
+        let authority = Authority::new(&kubernetes.sandbox().folder("authority")?)?;
         let setup = ControllerSetup::new(kubernetes, &namespace).argument("--lease-duration=15s");
+        let setup = setup.argument("--tls-ca").argument(authority.certificate());
         let controller = setup.argument("--log=warn").start(kubernetes).await?;
-        Ok(Self { kubernetes, namespace, controller, preloads, runtimes })
+        Ok(Self { kubernetes, namespace, controller, authority, preloads, runtimes })
     }
 
     pub(super) fn sidecars(&self, count: usize, loading: Duration) -> Result<Stub> {
         let behaviours = std::iter::repeat_n(Behaviour::loads_within(loading), count);
-        Stub::start(self.kubernetes.sandbox(), behaviours)
+        // Each would have its own; what it names is the same for the controller.
+        let identity = self.authority.identity(&[&format!("*.{}.preload.dev", self.namespace)])?;
+        Stub::start(self.kubernetes.sandbox(), behaviours, Some(&identity))
     }
 
     /// Creates runtimes with these names, whose masters are ready, and their workers too if `ready`.

@@ -115,7 +115,7 @@ impl Fleet {
     async fn new(prefix: &str, behaviours: impl Iterator<Item = Behaviour>) -> Result<Self> {
         let kubernetes = shared_fluid().await?;
         let namespace = kubernetes.namespace(prefix, &[]).await?;
-        let stub = Stub::start(kubernetes.sandbox(), behaviours)?;
+        let stub = Stub::start(kubernetes.sandbox(), behaviours, None)?;
         // The short lease of the other tests is lost while the API server is busy with so many.
         // One at a time: a sidecar that held up a reconciliation would hold up all.
         let setup = ControllerSetup::new(kubernetes, &namespace)
