@@ -29,6 +29,7 @@
 //! - [`Gatekeeper`]: a way to the API server that counts writes, and can act right after one.
 //! - [`Stub`]: hundreds of sidecars that are played, for tests of scale alone.
 //! - [`Proxy`]: a network that a test can cut.
+//! - [`Secret`]: a directory as a kubelet mounts it. [`sockets`]: what a process listens on.
 //! - [`grpcurl`], [`Authority`] for TLS, [`processes`] for what runs, [`wait::until`] for conditions.
 //!
 //! Invariants: everything binds 127.x.y.z addresses that no other run has; no test depends on another; a
@@ -50,7 +51,9 @@ pub mod prerequisites;
 pub mod processes;
 pub mod proxy;
 pub mod sandbox;
+pub mod secret;
 pub mod sidecar;
+pub mod sockets;
 pub mod stub;
 pub mod wait;
 
@@ -70,5 +73,6 @@ pub use leash::{Exit, Leash};
 pub use oracle::{Copies, Oracle};
 pub use proxy::Proxy;
 pub use sandbox::{Output, Sandbox};
+pub use secret::Secret;
 pub use sidecar::{Setup, Sidecar, load};
 pub use stub::{Behaviour, Stub};

@@ -32,6 +32,8 @@ pub struct Setup<'a> {
     master: String,
     job_master: String,
     state_directory: Option<PathBuf>,
+    listen: Option<String>,
+    admin: Option<String>,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     quiet: bool,
@@ -46,6 +48,8 @@ impl<'a> Setup<'a> {
             master: cluster.master_address(),
             job_master: cluster.job_master_address(),
             state_directory: None,
+            listen: None,
+            admin: None,
             arguments: Vec::new(),
             environment: Vec::new(),
             quiet: false,
@@ -61,6 +65,8 @@ impl<'a> Setup<'a> {
             master: sandbox.free_address(),
             job_master: sandbox.free_address(),
             state_directory: None,
+            listen: None,
+            admin: None,
             arguments: Vec::new(),
             environment: Vec::new(),
             quiet: false,
@@ -101,6 +107,25 @@ impl<'a> Setup<'a> {
         self
     }
 
+    /// An address that the test knows before, instead of a free one.
+    #[must_use]
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen = Some(address.into());
+        self
+    }
+
+    #[must_use]
+    pub fn admin_listen(mut self, address: impl Into<String>) -> Self {
+        self.admin = Some(address.into());
+        self
+    }
+
+    /// As what is injected into a master's pod.
+    #[must_use]
+    pub fn stay_up(self) -> Self {
+        self.environment("PRELOAD_STAY_UP", "true")
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> Result<Sidecar<'a>> {
         let mut sidecar = self.spawn()?;
@@ -114,8 +139,8 @@ impl<'a> Setup<'a> {
         let state_directory = self.state_directory.clone().unwrap_or_else(|| folder.join("state"));
         let log = folder.join("log");
         let mut sidecar = Sidecar {
-            listen: self.sandbox.free_address(),
-            admin: self.sandbox.free_address(),
+            listen: self.listen.clone().unwrap_or_else(|| self.sandbox.free_address()),
+            admin: self.admin.clone().unwrap_or_else(|| self.sandbox.free_address()),
             setup: self,
             state_directory,
             log,
