@@ -17,6 +17,7 @@ mod outcome;
 mod paths;
 mod preserve;
 mod progress;
+mod static_binary;
 mod stay_up;
 mod strangers;
 mod support;

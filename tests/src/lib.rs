@@ -41,6 +41,7 @@ pub mod controller;
 pub mod course;
 pub mod crds;
 pub mod data;
+pub mod dns;
 pub mod fluid;
 pub mod gatekeeper;
 pub mod http;
