@@ -34,6 +34,7 @@ pub struct Setup<'a> {
     state_directory: Option<PathBuf>,
     listen: Option<String>,
     admin: Option<String>,
+    enter: Vec<OsString>,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     quiet: bool,
@@ -50,6 +51,7 @@ impl<'a> Setup<'a> {
             state_directory: None,
             listen: None,
             admin: None,
+            enter: Vec::new(),
             arguments: Vec::new(),
             environment: Vec::new(),
             quiet: false,
@@ -67,10 +69,20 @@ impl<'a> Setup<'a> {
             state_directory: None,
             listen: None,
             admin: None,
+            enter: Vec::new(),
             arguments: Vec::new(),
             environment: Vec::new(),
             quiet: false,
         }
+    }
+
+    /// The Alluxio of a cluster; everything else stays in the sandbox.
+    #[must_use]
+    pub fn with_alluxio(mut self, cluster: &'a Cluster) -> Self {
+        self.launcher = cluster.launcher().to_owned();
+        self.master = cluster.master_address();
+        self.job_master = cluster.job_master_address();
+        self
     }
 
     /// Adds a command line argument.
@@ -117,6 +129,13 @@ impl<'a> Setup<'a> {
     #[must_use]
     pub fn admin_listen(mut self, address: impl Into<String>) -> Self {
         self.admin = Some(address.into());
+        self
+    }
+
+    /// Started by another program, which becomes it.
+    #[must_use]
+    pub fn entering(mut self, program: Vec<OsString>) -> Self {
+        self.enter = program;
         self
     }
 
@@ -172,8 +191,10 @@ impl<'a> Sidecar<'a> {
     }
 
     fn spawn(&mut self) -> Result<()> {
-        let mut command = Command::new(leash::sibling("preload-sidecar")?);
-        command.arg("serve");
+        let mut program = self.setup.enter.clone();
+        program.push(leash::sibling("preload-sidecar")?.into());
+        let mut command = Command::new(&program[0]);
+        command.args(&program[1..]).arg("serve");
         command.arg("--listen").arg(&self.listen).arg("--admin-listen").arg(&self.admin);
         command.arg("--state-dir").arg(&self.state_directory);
         command.arg("--alluxio").arg(&self.setup.launcher);
