@@ -10,8 +10,11 @@ BENCH_ARGS ?=
 export RUST_BACKTRACE ?= 1
 export RUST_LIB_BACKTRACE ?= 0
 
+# What goes into images: no library of the system, so that it runs in any.
+STATIC_TARGET ?= $(shell uname -m)-unknown-linux-musl
+
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites demo demo-kubernetes cluster test check bench crd clean
+.PHONY: help prerequisites demo demo-kubernetes cluster static test check bench crd clean
 
 help: ## Lists these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +37,10 @@ cluster: ## Starts a two-worker Alluxio to play with, until Ctrl-C
 	@cargo build --locked --package preload-sidecar --package preloadctl --package preload-tests --bins
 	@target/debug/preload-test-cluster
 
-test: prerequisites ## Runs every test, most of them on a real Alluxio
+static: ## Builds the static binaries of images, for tests: target/<arch>-unknown-linux-musl/debug
+	cargo build --locked --target $(STATIC_TARGET) --package preload-sidecar --package preload-controller --package preloadctl
+
+test: prerequisites static ## Runs every test, most of them on a real Alluxio
 	cargo build --workspace --locked
 	cargo test --workspace --locked --no-fail-fast -- --test-threads $(TEST_THREADS) $(TEST_ARGS)
 

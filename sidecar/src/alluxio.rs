@@ -9,12 +9,15 @@ use thiserror::Error;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-use crate::engine::launcher::{self, Launcher, LauncherError};
+use crate::engine::{
+    launcher::{self, Launcher, LauncherError},
+    memory::Heap,
+};
 
 /// What the operator said; everything else comes from Alluxio's own configuration.
 #[derive(Debug, Clone, Default)]
 pub struct AlluxioConfig {
-    /// Launcher script; `None`: found in ALLUXIO_HOME or PATH.
+    /// Launcher script; `None`: found in ALLUXIO_HOME, PATH or /opt/alluxio.
     pub script: Option<PathBuf>,
     /// `host:port`; empty: from `alluxio getConf`.
     pub masters: Vec<String>,
@@ -24,6 +27,8 @@ pub struct AlluxioConfig {
     pub user: Option<String>,
     /// Where commands may leave files.
     pub work_directory: PathBuf,
+    /// Of each command.
+    pub heap: Heap,
 }
 
 /// Alluxio's default port of a job master.
@@ -63,7 +68,8 @@ impl Alluxio {
                 let script = launcher::find(self.config.script.as_deref())?;
                 // The link of /proc also names a binary that was replaced on disk.
                 let supervisor = PathBuf::from("/proc/self/exe");
-                Ok(Launcher::new(script, supervisor, self.config.work_directory.clone(), self.store))
+                let (work, heap) = (self.config.work_directory.clone(), self.config.heap);
+                Ok(Launcher::new(script, supervisor, work, heap, self.store))
             })
             .await
     }

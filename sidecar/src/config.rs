@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
-use crate::{alluxio::AlluxioConfig, manager::Limits};
+use crate::{alluxio::AlluxioConfig, engine::memory::Heap, manager::Limits};
 
 /// Where the admin port is when nobody says.
 pub const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 29701);
@@ -69,7 +69,7 @@ pub struct Serve {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Alluxio")]
 pub struct AlluxioArgs {
-    /// Alluxio's launcher script [default: $ALLUXIO_HOME/bin/alluxio, else from PATH]
+    /// Alluxio's launcher script [default: $ALLUXIO_HOME/bin/alluxio, else from PATH, else /opt/alluxio/bin/alluxio]
     #[arg(long, env = "PRELOAD_ALLUXIO")]
     pub alluxio: Option<PathBuf>,
     /// Masters as HOST:PORT,... [default: from `alluxio getConf`]
@@ -196,14 +196,16 @@ impl Serve {
         Ok(())
     }
 
+    /// `heap`: of each command.
     #[must_use]
-    pub fn alluxio_config(&self) -> AlluxioConfig {
+    pub fn alluxio_config(&self, heap: Heap) -> AlluxioConfig {
         AlluxioConfig {
             script: self.alluxio.alluxio.clone(),
             masters: self.alluxio.alluxio_master.clone(),
             job_masters: self.alluxio.alluxio_job_master.clone(),
             user: self.alluxio.alluxio_user.clone(),
             work_directory: self.state_dir.join("work"),
+            heap,
         }
     }
 }

@@ -5,6 +5,7 @@
 pub mod distributed_load;
 pub mod launcher;
 pub mod leftovers;
+pub mod memory;
 pub mod output;
 pub mod process;
 pub mod strays;

@@ -16,7 +16,10 @@ use crate::{
     clock::Clock,
     config::Serve,
     credentials::{CredentialsError, Follower, Sources},
-    engine::strays::{self, Mark},
+    engine::{
+        memory::{self, Heap},
+        strays::{self, Mark},
+    },
     keeper::{Keeper, Port, serve_admin},
     manager::Manager,
     metrics::Metrics,
@@ -174,11 +177,35 @@ async fn open(config: &Serve, metrics: &Metrics, publish: &watch::Sender<Backend
     }
 }
 
+/// Of each command, and a line when that is less than usual.
+fn heap(running: usize) -> Heap {
+    let heap = Heap::under(memory::limit(), running);
+    if let Some(limit) = heap.reduced_by {
+        let (heap_mib, limit_mib) = (heap.mebibytes, limit);
+        if heap.is_scarce() {
+            tracing::warn!(
+                heap_mib,
+                limit_mib,
+                running,
+                "the memory limit is too small for the JVM of a load; raise it"
+            );
+        } else {
+            tracing::info!(
+                heap_mib,
+                limit_mib,
+                running,
+                "the heap of a load's JVM is reduced to fit the memory limit"
+            );
+        }
+    }
+    heap
+}
+
 async fn try_open(config: &Serve, metrics: &Metrics) -> Result<(Manager, Store), String> {
     let directory = config.state_dir.clone();
     let opened = tokio::task::spawn_blocking(move || Store::open(&directory)).await;
     let store = opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-    let alluxio = config.alluxio_config();
+    let alluxio = config.alluxio_config(heap(config.limits.max_running));
     let work = &alluxio.work_directory;
     fs::create_dir_all(work).map_err(|error| format!("cannot make {}: {error}", work.display()))?;
     let uid = store.uid();

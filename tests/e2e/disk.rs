@@ -19,7 +19,7 @@ const NOTHING: Option<&str> = None;
 
 /// Runs `test` with a tmpfs of 4 MiB, in a mount namespace that only the test's thread and what it starts are
 /// in: it goes with them, however they end.
-fn on_small_disk(test: impl AsyncFnOnce(&Sandbox, &Path) -> Result<()> + Send) -> Result<()> {
+pub(crate) fn on_small_disk(test: impl AsyncFnOnce(&Sandbox, &Path) -> Result<()> + Send) -> Result<()> {
     let sandbox = Sandbox::new()?;
     let disk = sandbox.folder("disk")?;
     let run = || {
@@ -37,7 +37,7 @@ fn on_small_disk(test: impl AsyncFnOnce(&Sandbox, &Path) -> Result<()> + Send) -
 }
 
 /// Takes all the room that is left.
-fn fill(ballast: &Path) -> Result<()> {
+pub(crate) fn fill(ballast: &Path) -> Result<()> {
     let mut file = OpenOptions::new().create(true).append(true).open(ballast)?;
     for size in [4096, 1] {
         while file.write_all(&vec![0; size]).is_ok() {}
@@ -60,7 +60,7 @@ async fn trouble(sidecar: &Sidecar<'_>) -> Result<Option<String>> {
 }
 
 /// The process is up, and calls of every kind are refused with the words of `/readyz`, which name `all`.
-async fn assert_unusable(sidecar: &Sidecar<'_>, all: &[&str]) -> Result<()> {
+pub(crate) async fn assert_unusable(sidecar: &Sidecar<'_>, all: &[&str]) -> Result<()> {
     let words = trouble(sidecar).await?.context("the sidecar says that it is ready")?;
     let words = words.trim_end();
     assert_eq!(all.iter().find(|part| !words.contains(**part)), None, "{words}");

@@ -54,6 +54,15 @@ impl Authority {
         self.sign(&parameters)
     }
 
+    /// A client's, of the past.
+    pub fn expired(&self) -> Result<Identity> {
+        let mut parameters = CertificateParams::new(Vec::new()).context("describe the certificate")?;
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        self.sign(&parameters)
+    }
+
     fn sign(&self, parameters: &CertificateParams) -> Result<Identity> {
         let key = KeyPair::generate().context("make a key")?;
         let signed = parameters.signed_by(&key, &self.issuer).context("sign a certificate")?;

@@ -142,12 +142,26 @@ fn inherit_little(command: &mut Command) {
 
 /// A binary of this workspace: it lies beside our own executable, or one folder up for a test binary.
 pub fn sibling(name: impl AsRef<OsStr>) -> Result<PathBuf> {
-    let name = Path::new(name.as_ref());
-    let own = std::env::current_exe().context("find our own executable")?;
-    let folder = own.ancestors().skip(1).find(|folder| folder.file_name() != Some(OsStr::new("deps")));
-    let path = folder.context("our executable has no folder")?.join(name);
+    let path = folder()?.join(Path::new(name.as_ref()));
     if !path.is_file() {
         bail!("{} is missing: run 'cargo build --workspace' first", path.display());
     }
     Ok(path)
+}
+
+/// A binary of this workspace as it goes into images.
+pub fn static_binary(name: &str) -> Result<PathBuf> {
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let debug = folder()?;
+    let path = debug.parent().context("our folder has no parent")?.join(target).join("debug").join(name);
+    if !path.is_file() {
+        bail!("{} is missing: run 'make static' first", path.display());
+    }
+    Ok(path)
+}
+
+fn folder() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("find our own executable")?;
+    let folder = own.ancestors().skip(1).find(|folder| folder.file_name() != Some(OsStr::new("deps")));
+    Ok(folder.context("our executable has no folder")?.to_owned())
 }

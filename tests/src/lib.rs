@@ -30,6 +30,7 @@
 //! - [`Gatekeeper`]: a way to the API server that counts writes, and can act right after one.
 //! - [`Stub`]: hundreds of sidecars that are played, for tests of scale alone.
 //! - [`Proxy`]: a network that a test can cut.
+//! - [`Secret`]: a directory as a kubelet mounts it. [`sockets`]: what a process listens on.
 //! - [`grpcurl`], [`Authority`] for TLS, [`processes`] for what runs, [`wait::until`] for conditions.
 //!
 //! Invariants: everything binds 127.x.y.z addresses that no other run has; no test depends on another; a
@@ -41,18 +42,22 @@ pub mod controller;
 pub mod course;
 pub mod crds;
 pub mod data;
+pub mod dns;
 pub mod fluid;
 pub mod gatekeeper;
 pub mod http;
 pub mod kubernetes;
 pub mod leash;
+pub mod memory_group;
 pub mod oracle;
 pub mod prerequisites;
 pub mod processes;
 pub mod proxy;
 pub mod sandbox;
+pub mod secret;
 pub mod secret_volume;
 pub mod sidecar;
+pub mod sockets;
 pub mod stub;
 pub mod wait;
 
@@ -69,9 +74,11 @@ pub use gatekeeper::Gatekeeper;
 pub use grpcurl::grpcurl;
 pub use kubernetes::{AuditEvent, Kubernetes, KubernetesOptions, Part, shared as shared_kubernetes};
 pub use leash::{Exit, Leash};
+pub use memory_group::MemoryGroup;
 pub use oracle::{Copies, Oracle};
 pub use proxy::Proxy;
 pub use sandbox::{Output, Sandbox};
+pub use secret::Secret;
 pub use secret_volume::SecretVolume;
 pub use sidecar::{Setup, Sidecar, load};
 pub use stub::{Behaviour, Stub};

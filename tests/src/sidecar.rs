@@ -32,6 +32,9 @@ pub struct Setup<'a> {
     master: String,
     job_master: String,
     state_directory: Option<PathBuf>,
+    listen: Option<String>,
+    admin: Option<String>,
+    enter: Vec<OsString>,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     quiet: bool,
@@ -46,6 +49,9 @@ impl<'a> Setup<'a> {
             master: cluster.master_address(),
             job_master: cluster.job_master_address(),
             state_directory: None,
+            listen: None,
+            admin: None,
+            enter: Vec::new(),
             arguments: Vec::new(),
             environment: Vec::new(),
             quiet: false,
@@ -61,10 +67,22 @@ impl<'a> Setup<'a> {
             master: sandbox.free_address(),
             job_master: sandbox.free_address(),
             state_directory: None,
+            listen: None,
+            admin: None,
+            enter: Vec::new(),
             arguments: Vec::new(),
             environment: Vec::new(),
             quiet: false,
         }
+    }
+
+    /// The Alluxio of a cluster; everything else stays in the sandbox.
+    #[must_use]
+    pub fn with_alluxio(mut self, cluster: &'a Cluster) -> Self {
+        self.launcher = cluster.launcher().to_owned();
+        self.master = cluster.master_address();
+        self.job_master = cluster.job_master_address();
+        self
     }
 
     /// Adds a command line argument.
@@ -101,6 +119,32 @@ impl<'a> Setup<'a> {
         self
     }
 
+    /// An address that the test knows before, instead of a free one.
+    #[must_use]
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen = Some(address.into());
+        self
+    }
+
+    #[must_use]
+    pub fn admin_listen(mut self, address: impl Into<String>) -> Self {
+        self.admin = Some(address.into());
+        self
+    }
+
+    /// Started by another program, which becomes it.
+    #[must_use]
+    pub fn entering(mut self, program: Vec<OsString>) -> Self {
+        self.enter = program;
+        self
+    }
+
+    /// As what is injected into a master's pod.
+    #[must_use]
+    pub fn stay_up(self) -> Self {
+        self.environment("PRELOAD_STAY_UP", "true")
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> Result<Sidecar<'a>> {
         let mut sidecar = self.spawn()?;
@@ -114,8 +158,8 @@ impl<'a> Setup<'a> {
         let state_directory = self.state_directory.clone().unwrap_or_else(|| folder.join("state"));
         let log = folder.join("log");
         let mut sidecar = Sidecar {
-            listen: self.sandbox.free_address(),
-            admin: self.sandbox.free_address(),
+            listen: self.listen.clone().unwrap_or_else(|| self.sandbox.free_address()),
+            admin: self.admin.clone().unwrap_or_else(|| self.sandbox.free_address()),
             setup: self,
             state_directory,
             log,
@@ -147,8 +191,10 @@ impl<'a> Sidecar<'a> {
     }
 
     fn spawn(&mut self) -> Result<()> {
-        let mut command = Command::new(leash::sibling("preload-sidecar")?);
-        command.arg("serve");
+        let mut program = self.setup.enter.clone();
+        program.push(leash::sibling("preload-sidecar")?.into());
+        let mut command = Command::new(&program[0]);
+        command.args(&program[1..]).arg("serve");
         command.arg("--listen").arg(&self.listen).arg("--admin-listen").arg(&self.admin);
         command.arg("--state-dir").arg(&self.state_directory);
         command.arg("--alluxio").arg(&self.setup.launcher);

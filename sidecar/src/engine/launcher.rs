@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     env,
     ffi::OsString,
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
+    memory::Heap,
     output::Output,
     process::{self, Exit, ProcessError, Program},
     strays::Mark,
@@ -22,9 +24,14 @@ use super::{
 /// A JVM that only prints its usage needs 1.5 to 3 s; on a loaded node several times that.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The HotSpot JVM takes `_JAVA_OPTIONS` last, so it wins over the -Xmx16G that Fluid puts into Alluxio's own
-/// variables: the shell of a load needs little, and must not push the master out of its memory limit.
-const JAVA_OPTIONS: &str = "-Xms32m -Xmx512m";
+/// Where official images have Alluxio.
+const HOME: &str = "/opt/alluxio";
+
+/// Of the work directory: logs, and lists of failed files that the command leaves under `./logs`.
+const LOGS: &str = "logs";
+const TEMPORARY: &str = "tmp";
+/// Beyond, all of them are removed before the next command. The supervisor bounds each file.
+const MAX_LOGS: u64 = 64 << 20;
 
 /// Runs the script.
 #[derive(Debug)]
@@ -32,6 +39,7 @@ pub struct Launcher {
     script: PathBuf,
     supervisor: PathBuf,
     work_directory: PathBuf,
+    heap: Heap,
     store: Uuid,
     abilities: Mutex<Option<Abilities>>,
 }
@@ -69,14 +77,16 @@ pub enum LauncherError {
     NoMaster,
 }
 
-/// Finds the script: `given`, else in `ALLUXIO_HOME/bin`, else in `PATH`.
+/// Finds the script: `given`, else in `ALLUXIO_HOME/bin`, else in `PATH`, else where official images have it.
 pub fn find(given: Option<&Path>) -> Result<PathBuf, LauncherError> {
     let candidates: Vec<PathBuf> = match given {
         Some(path) => vec![path.to_owned()],
         None => {
             let home = env::var_os("ALLUXIO_HOME").map(|home| PathBuf::from(home).join("bin"));
             let path = env::var_os("PATH").unwrap_or_default();
-            home.into_iter().chain(env::split_paths(&path)).map(|dir| dir.join("alluxio")).collect()
+            let official = Path::new(HOME).join("bin");
+            let all = home.into_iter().chain(env::split_paths(&path)).chain([official]);
+            all.map(|dir| dir.join("alluxio")).collect()
         }
     };
     candidates.iter().find(|path| is_executable(path)).cloned().ok_or_else(|| {
@@ -85,25 +95,55 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf, LauncherError> {
     })
 }
 
+/// Bytes of the files below; what cannot be read counts nothing.
+fn size_of(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(found) if found.is_dir() => size_of(&entry.path()),
+            Ok(found) => found.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
 fn is_executable(path: &Path) -> bool {
     path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
 }
 
 impl Launcher {
-    /// `supervisor`: this binary. `work_directory`: where the command may leave files. `store`: for which
-    /// commands run.
+    /// `supervisor`: this binary. `work_directory`: where the command may leave files; nothing else need be
+    /// writable. `store`: for which commands run.
     #[must_use]
-    pub fn new(script: PathBuf, supervisor: PathBuf, work_directory: PathBuf, store: Uuid) -> Self {
-        Self { script, supervisor, work_directory, store, abilities: Mutex::default() }
+    pub fn new(
+        script: PathBuf,
+        supervisor: PathBuf,
+        work_directory: PathBuf,
+        heap: Heap,
+        store: Uuid,
+    ) -> Self {
+        Self { script, supervisor, work_directory, heap, store, abilities: Mutex::default() }
     }
 
     /// `alluxio ARGUMENTS...`, each as one argument, never through a shell of ours.
     #[must_use]
     pub fn program(&self, arguments: Vec<OsString>) -> Program {
+        self.tidy();
+        // The HotSpot JVM takes `_JAVA_OPTIONS` last, so it wins over the -Xmx16G that Fluid puts into Alluxio's
+        // own variables: the shell of a load needs little, and must not push the master out of its memory limit.
+        // No word of it may contain "version": Alluxio's script looks for that in what the JVM prints.
+        let java =
+            format!("-Xms32m -Xmx{}m -XX:-UsePerfData -Djava.io.tmpdir={TEMPORARY}", self.heap.mebibytes);
+        let user_logs = format!("{LOGS}/user");
         let environment = [
             // With the POSIX locale the JVM cannot name non-ASCII paths.
             ("LC_ALL", "C.UTF-8"),
-            ("_JAVA_OPTIONS", JAVA_OPTIONS),
+            ("_JAVA_OPTIONS", &java),
+            // Relative to the directory that it runs in: the script takes these apart at blanks.
+            ("ALLUXIO_LOGS_DIR", LOGS),
+            ("ALLUXIO_USER_LOGS_DIR", &user_logs),
+            // Each thread of a JVM may else have 64 MiB of address space that is given back late.
+            ("MALLOC_ARENA_MAX", "2"),
         ];
         Program {
             supervisor: self.supervisor.clone(),
@@ -112,6 +152,21 @@ impl Launcher {
             environment: environment.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
             directory: self.work_directory.clone(),
             mark: Mark::new(self.store),
+        }
+    }
+
+    /// Makes what the command expects to be there, and removes what commands left when that is much.
+    fn tidy(&self) {
+        let logs = self.work_directory.join(LOGS);
+        if size_of(&logs) > MAX_LOGS
+            && let Err(error) = fs::remove_dir_all(&logs)
+        {
+            tracing::warn!(%error, logs = %logs.display(), "old logs of commands cannot be removed");
+        }
+        for folder in [logs, self.work_directory.join(TEMPORARY)] {
+            if let Err(error) = fs::create_dir_all(&folder) {
+                tracing::warn!(%error, folder = %folder.display(), "a folder for commands cannot be made");
+            }
         }
     }
 

@@ -15,18 +15,27 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, killpg},
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        signal::{Signal, killpg},
+    },
     unistd::Pid,
 };
 
 /// Exit code when the command could not be started; the shell's "command not found".
 pub const CANNOT_START: u8 = 127;
 
+/// Longest file that a command may write, so that it cannot fill the volume that the store is on.
+const MAX_FILE: u64 = 64 << 20;
+
 /// Runs `command` to its end and returns the exit code to take over: its own, or 128 + the signal that ended it.
 pub fn supervise(command: &[OsString], grace: Duration) -> io::Result<u8> {
     let (program, arguments) = command
         .split_first()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no command given"))?;
+    // Logs and lists of failed files; the JVM reports what it cannot write, and goes on.
+    let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE)?;
+    setrlimit(Resource::RLIMIT_FSIZE, MAX_FILE.min(hard), hard)?;
     // In a group of its own: JVM launchers are shell scripts that may or may not exec.
     let mut child = Command::new(program).args(arguments).stdin(Stdio::null()).process_group(0).spawn()?;
     let group = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);

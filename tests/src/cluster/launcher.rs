@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-/// Writes the script; it honours ALLUXIO_JAVA_OPTS and ALLUXIO_USER_JAVA_OPTS, as the real one does.
+/// Writes the script; it honours ALLUXIO_LOGS_DIR, ALLUXIO_JAVA_OPTS and ALLUXIO_USER_JAVA_OPTS, as the real one does.
 pub(super) fn write(sandbox: &Sandbox, version: &str) -> Result<PathBuf> {
     let directory = sandbox.directory();
     // The class path is long; in a file it does not clutter every process list.
@@ -29,7 +29,7 @@ shift
 exec '{java}' -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData -cp "$(cat '{class_path}')" \
   -Dpreload.role=shell -Dlog4j.configuration='file:{directory}/conf/log4j-shell.properties' \
   -Dalluxio.conf.dir='{directory}/conf' -Dalluxio.site.conf.dir='{directory}/conf/' \
-  -Dalluxio.logs.dir='{directory}/logs' $ALLUXIO_JAVA_OPTS $ALLUXIO_USER_JAVA_OPTS "$main" "$@"
+  -Dalluxio.logs.dir="${{ALLUXIO_LOGS_DIR:-{directory}/logs}}" $ALLUXIO_JAVA_OPTS $ALLUXIO_USER_JAVA_OPTS "$main" "$@"
 "#,
         java = prerequisites::java()?.display(),
         class_path = class_path.display(),

@@ -58,17 +58,20 @@ impl Options {
             site.push_str(&format!("{name}={value}\n"));
         }
         fs::write(directory.join("conf/alluxio-site.properties"), site).context("write the properties")?;
-        for (file, level) in [("log4j.properties", "INFO"), ("log4j-shell.properties", "WARN")] {
+        let logs = directory.join("logs").display().to_string();
+        for (file, level, logs) in [
+            ("log4j.properties", "INFO", logs.as_str()),
+            ("log4j-shell.properties", "WARN", "${alluxio.logs.dir}"),
+        ] {
             let text = format!(
                 "log4j.rootLogger={level}, FILE\n\
                  log4j.appender.FILE=org.apache.log4j.FileAppender\n\
-                 log4j.appender.FILE.File={}/logs/${{preload.role}}.log\n\
+                 log4j.appender.FILE.File={logs}/${{preload.role}}.log\n\
                  log4j.appender.FILE.layout=org.apache.log4j.PatternLayout\n\
                  log4j.appender.FILE.layout.ConversionPattern=%d{{ISO8601}} %-5p %c{{1}} - %m%n\n\
                  # They warn at every start, of nothing that matters here.\n\
                  log4j.logger.alluxio.conf.InstancedConfiguration=ERROR\n\
-                 log4j.logger.org.eclipse.jetty.security=ERROR\n",
-                directory.display()
+                 log4j.logger.org.eclipse.jetty.security=ERROR\n"
             );
             fs::write(directory.join("conf").join(file), text).context("write the logging configuration")?;
         }
