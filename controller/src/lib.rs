@@ -5,6 +5,7 @@ pub mod admin;
 pub mod api;
 pub mod args;
 pub mod crd;
+pub mod injection;
 pub mod lease;
 pub mod metrics;
 pub mod preload;
