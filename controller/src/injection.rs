@@ -38,6 +38,8 @@ const MAX_NAME: usize = 253;
 /// Why a pod is left alone.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LeftAlone {
+    #[error("the controller does not serve it")]
+    NotServed,
     #[error("no label {}={}", ROLE.0, ROLE.1)]
     NoMaster,
     #[error("{OPT_OUT} is false")]
@@ -65,7 +67,12 @@ impl LeftAlone {
     #[must_use]
     pub fn is_fault(&self) -> bool {
         match self {
-            Self::NoMaster | Self::OptedOut | Self::Injected | Self::RunsToCompletion | Self::Empty => false,
+            Self::NotServed
+            | Self::NoMaster
+            | Self::OptedOut
+            | Self::Injected
+            | Self::RunsToCompletion
+            | Self::Empty => false,
             Self::HalfInjected(_) | Self::LongName(_) | Self::Port(_) | Self::NoPort(_) => true,
         }
     }

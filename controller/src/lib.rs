@@ -16,4 +16,5 @@ pub mod scope;
 pub mod sidecar;
 pub mod stores;
 pub mod telemetry;
+pub mod webhook;
 pub mod writer;

@@ -1,7 +1,8 @@
 //! Puts the parts together, and takes them apart in order.
 //!
-//! Start: admin port first, then the schemas, then the election. Stop: not ready, no new reconciliations, those
-//! under way end, watches of sidecars end, the lease is given up; loads in sidecars go on.
+//! Start: admin port and webhook first, then the schemas, then the election. Stop: not ready, no new
+//! reconciliations, those under way end, watches of sidecars end, the lease is given up; loads in sidecars go on.
+//! The webhook goes on until nobody asks it any more.
 
 use std::sync::{
     Arc,
@@ -26,6 +27,7 @@ use crate::{
     scope::{self, Shared},
     sidecar::{Access, AccessError},
     stores::Scope,
+    webhook::{NoCredentials, Webhook, WebhookError},
     writer::Writer,
 };
 
@@ -42,6 +44,8 @@ pub enum RunError {
     Client(#[from] kube::Error),
     #[error("the flags for sidecars cannot work")]
     Access(#[from] AccessError),
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
     #[error("the admin server failed")]
     Admin(#[source] std::io::Error),
 }
@@ -59,9 +63,17 @@ pub async fn run(args: Run, stop: CancellationToken) -> Result<(), RunError> {
     let client = Client::try_from(config)?;
     let metrics = Metrics::default();
     let (readiness, ready) = watch::channel(Readiness::Starting("asking the API server for its CRDs".into()));
+    let scopes: Vec<_> = match args.namespaces() {
+        none if none.is_empty() => vec![Scope::All],
+        namespaces => namespaces.into_iter().map(Scope::Namespace).collect(),
+    };
+    let webhook = Webhook::bind(&args, (&client, &scopes), &metrics, Arc::new(NoCredentials)).await?;
+    let registration = webhook.as_ref().and_then(Webhook::registration);
+    // Off: nothing is in the way.
+    let obstacle = webhook.as_ref().map_or_else(|| watch::channel(None).1, Webhook::obstacle);
     let admin_stop = CancellationToken::new();
-    let admin =
-        admin::serve(listener, Admin { readiness: ready, metrics: metrics.clone() }, admin_stop.clone());
+    let admin = Admin { readiness: ready, webhook: obstacle, metrics: metrics.clone() };
+    let admin = admin::serve(listener, admin, admin_stop.clone());
     tracing::info!(admin = %address, identity = lease.identity, namespaces = ?args.namespace, "started");
 
     let leadership = Leadership::default();
@@ -73,10 +85,6 @@ pub async fn run(args: Run, stop: CancellationToken) -> Result<(), RunError> {
         settings: args.settings(),
         concurrency: args.concurrency,
         schema: schemas.runtime.clone(),
-    };
-    let scopes: Vec<_> = match args.namespaces() {
-        none if none.is_empty() => vec![Scope::All],
-        namespaces => namespaces.into_iter().map(Scope::Namespace).collect(),
     };
     let elector = Elector::new(&client, lease, leadership);
     let working = async {
@@ -96,7 +104,16 @@ pub async fn run(args: Run, stop: CancellationToken) -> Result<(), RunError> {
             .run(stop.clone(), standby, |term| {
                 metrics.leading(true);
                 readiness.send_replace(Readiness::Starting("filling the caches".into()));
-                lead(scopes.clone(), shared.clone(), access.clone(), term, readiness.clone())
+                let registration = registration.clone();
+                let keeping = term.clone();
+                let leading = lead(scopes.clone(), shared.clone(), access.clone(), term, readiness.clone());
+                async move {
+                    tokio::join!(leading, async {
+                        if let Some(registration) = registration {
+                            registration.keep(keeping).await;
+                        }
+                    });
+                }
             })
             .await;
     };
@@ -104,9 +121,14 @@ pub async fn run(args: Run, stop: CancellationToken) -> Result<(), RunError> {
         stop.cancelled().await;
         readiness.send_replace(Readiness::Stopping);
     };
+    let serving = async {
+        if let Some(webhook) = webhook {
+            webhook.serve(stop.clone()).await;
+        }
+    };
     let ended = tokio::select! {
         ended = admin => ended.map_err(RunError::Admin),
-        ((), ()) = async { tokio::join!(working, stopping) } => Ok(()),
+        ((), (), ()) = async { tokio::join!(working, stopping, serving) } => Ok(()),
         () = watching => Ok(()),
     };
     admin_stop.cancel();

@@ -126,7 +126,7 @@ mod tests {
             key in ".{0,20}",
         ) {
             let Ok(range) = format!("{first}-{}", first + length).parse::<PortRange>() else { return Ok(()) };
-            let free = |port: &u16| port % 2 == 0 && !taken.contains(port) && !taken.contains(&(port + 1));
+            let free = |port: &u16| port.is_multiple_of(2) && !taken.contains(port) && !taken.contains(&(port + 1));
             let any = (range.first..range.last).any(|port| free(&port));
             match pick(range, &taken, &key) {
                 None => prop_assert!(!any),

@@ -1,0 +1,111 @@
+//! Where the server's certificate comes from: made in memory, or read from files.
+
+use std::{fmt, fs, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use tokio::sync::watch;
+
+use super::ServingCertificate;
+
+/// Between two looks at the files. A Secret that changes takes the kubelet a minute anyway.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// `NAME.NAMESPACE` of the Service in front of the webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceName {
+    pub name: String,
+    pub namespace: String,
+}
+
+impl ServiceName {
+    /// What clients in the cluster call it.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        ["svc", "svc.cluster.local"].map(|end| format!("{}.{}.{end}", self.name, self.namespace)).into()
+    }
+}
+
+impl FromStr for ServiceName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let label = |part: &str| {
+            let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            (1..=63).contains(&part.len()) && part.chars().all(allowed)
+        };
+        match text.split_once('.') {
+            Some((name, namespace)) if label(name) && label(namespace) => {
+                Ok(Self { name: name.to_owned(), namespace: namespace.to_owned() })
+            }
+            _ => {
+                Err("give NAME.NAMESPACE of the Service, such as preload-controller.preload-system"
+                    .to_owned())
+            }
+        }
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.name, self.namespace)
+    }
+}
+
+/// A certificate of an authority that exists only here, and whose key is forgotten at once.
+pub fn self_made(names: Vec<String>) -> Result<ServingCertificate, rcgen::Error> {
+    let authority_key = KeyPair::generate()?;
+    let mut authority = CertificateParams::new(Vec::new())?;
+    authority.distinguished_name.push(DnType::CommonName, "preload-controller");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let ca_pem = authority.self_signed(&authority_key)?.pem();
+    let issuer = Issuer::new(authority, authority_key);
+    let key = KeyPair::generate()?;
+    let mut leaf = CertificateParams::new(names)?;
+    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let chain_pem = leaf.signed_by(&key, &issuer)?.pem();
+    Ok(ServingCertificate { chain_pem, key_pem: key.serialize_pem(), ca_pem })
+}
+
+/// Publishes what is in the files, now and whenever it changes; both are read, and checked, as one.
+pub async fn from_files(
+    (certificate, key): (PathBuf, PathBuf),
+    sender: watch::Sender<Option<Arc<ServingCertificate>>>,
+) {
+    let mut told = None;
+    loop {
+        match read(&certificate, &key) {
+            Ok(read) => {
+                told = None;
+                sender.send_if_modified(|current| {
+                    let changed = current.as_deref() != Some(&read);
+                    if changed {
+                        *current = Some(Arc::new(read));
+                    }
+                    changed
+                });
+            }
+            // Rotation writes one after the other: what was read before stays.
+            Err(problem) => {
+                if told.as_ref() != Some(&problem) {
+                    tracing::warn!("{problem}; looking again every {LOOK:?}");
+                    told = Some(problem);
+                }
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn read(certificate: &PathBuf, key: &PathBuf) -> Result<ServingCertificate, String> {
+    let read = |flag: &str, path: &PathBuf| {
+        fs::read_to_string(path).map_err(|error| format!("--{flag} {}: {error}", path.display()))
+    };
+    let found = ServingCertificate {
+        chain_pem: read("webhook-cert", certificate)?,
+        key_pem: read("webhook-key", key)?,
+        ca_pem: String::new(),
+    };
+    super::server::configuration(&found)
+        .map_err(|error| format!("--webhook-cert {} and --webhook-key: {error}", certificate.display()))?;
+    Ok(found)
+}
