@@ -5,6 +5,7 @@ mod crash;
 mod election;
 mod flavours;
 mod gates;
+mod injection;
 mod loads;
 mod outage;
 mod scale;

@@ -25,6 +25,7 @@
 //!   process, also when that is killed with SIGKILL.
 //! - [`Kubernetes`]: a control plane without nodes; [`shared_kubernetes`] for tests that do it no harm.
 //! - [`Controller`]: the real one, as [`Sidecar`]; [`Crds`] for it. [`Fluid`] plays Fluid and the kubelet.
+//! - [`Registration`]: the controller's webhook, as `deploy/base` registers it, for one namespace.
 //! - [`Course`]: every state of the objects of a namespace that the API server has shown.
 //! - [`Gatekeeper`]: a way to the API server that counts writes, and can act right after one.
 //! - [`Stub`]: hundreds of sidecars that are played, for tests of scale alone.
@@ -49,6 +50,7 @@ pub mod oracle;
 pub mod prerequisites;
 pub mod processes;
 pub mod proxy;
+pub mod registration;
 pub mod sandbox;
 pub mod sidecar;
 pub mod stub;
@@ -69,6 +71,7 @@ pub use kubernetes::{AuditEvent, Kubernetes, KubernetesOptions, Part, shared as 
 pub use leash::{Exit, Leash};
 pub use oracle::{Copies, Oracle};
 pub use proxy::Proxy;
+pub use registration::Registration;
 pub use sandbox::{Output, Sandbox};
 pub use sidecar::{Setup, Sidecar, load};
 pub use stub::{Behaviour, Stub};

@@ -15,8 +15,8 @@ const WITH_TEMPLATE: [&str; 4] = ["StatefulSet", "Deployment", "DaemonSet", "Rep
 /// The file cannot be worked on. Who wrote it acts.
 #[derive(Debug, Error)]
 pub enum ManifestError {
-    #[error("document {number}, at line {line}, is no YAML: {problem}")]
-    Yaml { number: usize, line: usize, problem: String },
+    #[error("document {number} is no YAML: {problem}")]
+    Yaml { number: usize, problem: String },
     #[error("{subject}: {reason}")]
     Fault { subject: String, reason: LeftAlone },
     #[error(
@@ -151,27 +151,32 @@ struct Document<'a> {
     /// Its marker, if it has one.
     head: &'a str,
     body: &'a str,
+    /// Where the body begins, from 1.
     line: usize,
 }
 
 impl Document<'_> {
     /// None: there is nothing in it.
     fn parse(&self, number: usize) -> Result<Option<Value>, ManifestError> {
-        let mut options = serde_saphyr::Options::default();
-        // `defaultMode: 0644` means to Kubernetes what it says.
-        options.legacy_octal_numbers = true;
-        options.with_snippet = false;
         let lines = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
         if self.body.lines().all(lines) {
             return Ok(None);
         }
-        match serde_saphyr::from_str_with_options(self.body, options) {
-            Ok(object) => Ok(Some(object)),
-            Err(problem) => {
-                Err(ManifestError::Yaml { number, line: self.line, problem: problem.to_string() })
-            }
-        }
+        parse(self.body).map(Some).map_err(|problem| {
+            // Once more with as many lines before it as in the file, so that it tells the line of the file.
+            let in_place = format!("{}{}", "\n".repeat(self.line - 1), self.body);
+            let problem = parse(&in_place).err().unwrap_or(problem).to_string();
+            ManifestError::Yaml { number, problem }
+        })
     }
+}
+
+fn parse(yaml: &str) -> Result<Value, serde_saphyr::Error> {
+    let mut options = serde_saphyr::Options::default();
+    // `defaultMode: 0644` means to Kubernetes what it says.
+    options.legacy_octal_numbers = true;
+    options.with_snippet = false;
+    serde_saphyr::from_str_with_options(yaml, options)
 }
 
 /// At markers, which nothing but a marker begins a line with.
@@ -185,8 +190,9 @@ fn documents(yaml: &str) -> Vec<Document<'_>> {
                 all.push(Document { head: &yaml[head], body: &yaml[start..at], line });
             }
             // What follows a marker on its line, such as an object in braces, belongs to the document.
-            let marker = if text[3..].trim().is_empty() { end } else { at + 3 };
-            (head, start, line) = (at..marker, marker, index + 1);
+            let alone = text[3..].trim().is_empty() || text[3..].trim_start().starts_with('#');
+            let marker = if alone { end } else { at + 3 };
+            (head, start, line) = (at..marker, marker, if alone { index + 2 } else { index + 1 });
         }
         at = end;
     }

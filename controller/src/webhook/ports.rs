@@ -59,16 +59,21 @@ impl Ports {
     ) -> Result<Result<u16, E>, kube::Error> {
         let mut state = self.state.lock().await;
         let now = Instant::now();
-        if state.listed.as_ref().is_none_or(|(at, _)| now.duration_since(*at) > FRESH) {
-            state.listed = Some((now, self.list(client).await?));
-        }
         state.given.retain(|_, (at, _)| now.duration_since(*at) < KEPT);
-        let listed = state.listed.as_ref().map(|(_, ports)| ports.clone()).unwrap_or_default();
         let others = state.given.iter().filter(|(other, _)| *other != key);
-        let mut taken = listed.clone();
-        taken.extend(others.flat_map(|(_, (_, port))| [*port, port.saturating_add(1)]));
-        // Who floods us with admissions of pods that never come must not use the range up.
-        let chosen = choose(&taken).or_else(|_| choose(&listed));
+        let given: BTreeSet<_> = others.flat_map(|(_, (_, port))| [*port, port.saturating_add(1)]).collect();
+        let choose_of = |listed: &BTreeSet<u16>| choose(&listed.union(&given).copied().collect());
+        let fresh = state.listed.as_ref().filter(|(at, _)| now.duration_since(*at) < FRESH);
+        let chosen = match fresh.and_then(|(_, listed)| choose_of(listed).ok()) {
+            Some(port) => Ok(port),
+            None => {
+                let listed = self.list(client).await?;
+                // Who floods us with admissions of pods that never come must not use the range up.
+                let chosen = choose_of(&listed).or_else(|_| choose(&listed));
+                state.listed = Some((now, listed));
+                chosen
+            }
+        };
         if let Ok(port) = &chosen
             && !rehearsal
             && state.given.len() < MAX_KEPT
