@@ -18,7 +18,7 @@ pub struct InjectionArgs {
     #[arg(long, env = "PRELOAD_SIDECAR_IMAGE_PULL_POLICY")]
     pub sidecar_image_pull_policy: Option<PullPolicy>,
     /// Whether sidecars are init containers that go on, which ends them after the master; inject takes auto for
-    /// always
+    /// always, and an API server older than 1.29 needs never
     #[arg(long, env = "PRELOAD_NATIVE_SIDECAR", default_value = "auto")]
     pub native_sidecar: NativeSidecar,
     /// Ports of sidecars on hosts' networks: an even one for gRPC and the next for metrics, each pair used once

@@ -44,3 +44,15 @@ impl FromStr for Listen {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_off() {
+        assert_eq!("off".parse(), Ok(Listen(None)));
+        assert_eq!("127.0.0.1:1".parse(), Ok(Listen(Some(([127, 0, 0, 1], 1).into()))));
+        assert!("29703".parse::<Listen>().unwrap_err().contains("or off"));
+    }
+}

@@ -109,3 +109,31 @@ fn read(certificate: &PathBuf, key: &PathBuf) -> Result<ServingCertificate, Stri
         .map_err(|error| format!("--webhook-cert {} and --webhook-key: {error}", certificate.display()))?;
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::webhook::{names, server::configuration};
+
+    #[test]
+    fn names_of_services_and_addresses() {
+        let service: ServiceName = "preload-controller.preload-system".parse().unwrap();
+        assert_eq!(service.to_string(), "preload-controller.preload-system");
+        let named =
+            ["preload-controller.preload-system.svc", "preload-controller.preload-system.svc.cluster.local"];
+        assert_eq!(names(&service, [0, 0, 0, 0].into()), named);
+        assert_eq!(names(&service, [127, 1, 2, 3].into()).last().unwrap(), "127.1.2.3");
+        for bad in ["", "a", "a.", ".b", "A.b", "a.b.c"] {
+            assert!(bad.parse::<ServiceName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn certificate_and_key_belong_together() {
+        let (one, two) = (self_made(vec!["a".into()]).unwrap(), self_made(vec!["a".into()]).unwrap());
+        assert!(configuration(&one).is_ok());
+        assert!(configuration(&ServingCertificate { key_pem: two.key_pem, ..one.clone() }).is_err());
+        assert!(configuration(&ServingCertificate { chain_pem: String::new(), ..one.clone() }).is_err());
+        assert!(!format!("{one:?}").contains("PRIVATE"), "the key is shown");
+    }
+}
