@@ -4,7 +4,7 @@ use axum::{Router, extract::State, http::StatusCode, http::header, response::Int
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, webhook::Obstacle};
 
 /// Whether this replica is of use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,7 @@ pub enum Readiness {
 #[derive(Clone, Debug)]
 pub struct Admin {
     pub readiness: watch::Receiver<Readiness>,
+    pub webhook: watch::Receiver<Obstacle>,
     pub metrics: Metrics,
 }
 
@@ -36,7 +37,14 @@ pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken)
 }
 
 async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
-    match &*admin.readiness.borrow() {
+    let readiness = admin.readiness.borrow();
+    let serves = matches!(*readiness, Readiness::Leading | Readiness::Standby);
+    if let Some(obstacle) = &*admin.webhook.borrow()
+        && serves
+    {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{obstacle}\n"));
+    }
+    match &*readiness {
         Readiness::Leading => (StatusCode::OK, "ok: leading\n".to_owned()),
         Readiness::Standby => (StatusCode::OK, "ok: standby\n".to_owned()),
         Readiness::Starting(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),

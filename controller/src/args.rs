@@ -1,8 +1,14 @@
 //! Flags and environment, checked and turned into types.
 
+mod injection;
+mod webhook;
+
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use injection::{InjectionArgs, Quantity};
+pub use webhook::{Listen, WebhookArgs};
 
 use crate::{
     credentials::Keeper,
@@ -23,12 +29,26 @@ pub struct Cli {
 pub enum Command {
     /// Reconcile until SIGTERM
     Run(Box<Run>),
+    /// Add the sidecar to YAML from stdin: Pods, StatefulSets and their like, and Lists of them
+    ///
+    /// Only where the pods have the label role=alluxio-master; everything else is printed as it is. Tells on
+    /// stderr what it has done. Exits with 1 if there is nothing to do.
+    Inject(Box<Inject>),
     /// Print a CRD, or the patch of Fluid's, as YAML
     Crd {
         /// Which one
         #[arg(value_enum, default_value_t = Document::Preload)]
         document: Document,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct Inject {
+    /// Namespace of what names none: the ports of hosts' networks depend on it
+    #[arg(long, short, default_value = "default", value_parser = namespace)]
+    pub namespace: String,
+    #[command(flatten)]
+    pub injection: InjectionArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -73,6 +93,10 @@ pub struct Run {
     pub sidecar: SidecarArgs,
     #[command(flatten)]
     pub lease: LeaseArgs,
+    #[command(flatten)]
+    pub webhook: WebhookArgs,
+    #[command(flatten)]
+    pub injection: InjectionArgs,
 }
 
 #[derive(Debug, Args)]

@@ -9,12 +9,14 @@
 //! in one period is still accepted, and what is shown in it was written before, so that no clock and no kubelet
 //! has to be on time.
 
+mod admission;
 mod identity;
 mod keeper;
 mod root;
 mod rotation;
 mod secret;
 
+pub use admission::Admission;
 pub use identity::{INJECTED, Identity, Owner, injected_by};
 pub use keeper::{Keeper, KeeperConfig, KeeperError};
 pub use root::{Issued, Root, RootError};

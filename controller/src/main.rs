@@ -1,12 +1,18 @@
 //! The door: parses, starts, and turns the result into an exit code: 0 stopped, 1 failed, 2 bad flags.
 
-use std::process::ExitCode;
+use std::{
+    io::{Read, Write},
+    process::ExitCode,
+};
 
+use anyhow::Context;
 use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use preload_controller::{
-    args::{Cli, Command, Run},
-    crd, run, telemetry,
+    args::{Cli, Command, Inject, Run},
+    crd,
+    injection::{ManifestError, Manifests},
+    run, telemetry,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +24,7 @@ fn main() -> ExitCode {
         Command::Crd { document } => {
             finish(crd::print(document).map(|text| print!("{text}")).map_err(Into::into))
         }
+        Command::Inject(args) => inject(&args),
         Command::Run(args) => {
             if let Err(error) = telemetry::init(&args.log, args.log_format) {
                 eprintln!("error: {error}");
@@ -26,6 +33,30 @@ fn main() -> ExitCode {
             finish(run_until_signal(*args))
         }
     }
+}
+
+/// Standard input to standard output; what was done to standard error.
+fn inject(args: &Inject) -> ExitCode {
+    if args.injection.sidecar_image.is_none() {
+        eprintln!("error: give --sidecar-image, the image that holds /preload-sidecar");
+        return ExitCode::from(BAD_FLAGS);
+    }
+    let mut yaml = String::new();
+    let read = std::io::stdin().read_to_string(&mut yaml).context("cannot read YAML from stdin");
+    let options = args.injection.options();
+    let injected = read
+        .and_then(|_| Ok(Manifests::inject(&yaml, &args.namespace, args.injection.host_ports, &options)?));
+    let report = match &injected {
+        Ok(done) => &done.report[..],
+        Err(error) => match error.downcast_ref() {
+            Some(ManifestError::Nothing { report }) => &report[..],
+            _ => &[],
+        },
+    };
+    for line in report {
+        eprintln!("{line}");
+    }
+    finish(injected.and_then(|done| Ok(std::io::stdout().write_all(done.yaml.as_bytes())?)))
 }
 
 fn finish(result: anyhow::Result<()>) -> ExitCode {

@@ -25,6 +25,7 @@ pub struct Metrics {
     preloads: Family<InPhase, Gauge<i64, AtomicI64>>,
     sessions: Family<OfScope, Gauge<i64, AtomicI64>>,
     leading: Gauge<i64, AtomicI64>,
+    injections: Family<OfResult, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -41,6 +42,11 @@ struct Kind {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Write {
     kind: String,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfResult {
     result: &'static str,
 }
 
@@ -69,6 +75,7 @@ impl Default for Metrics {
             preloads: Family::default(),
             sessions: Family::default(),
             leading: Gauge::default(),
+            injections: Family::default(),
         }
     }
 }
@@ -101,6 +108,11 @@ impl Metrics {
         self.leading.set(leading.into());
     }
 
+    /// What became of a pod that the webhook was asked about: injected, unchanged or failed.
+    pub(crate) fn injection(&self, result: &'static str) {
+        self.injections.get_or_create(&OfResult { result }).inc();
+    }
+
     /// The page of `/metrics`.
     #[must_use]
     pub fn render(&self) -> String {
@@ -114,6 +126,7 @@ impl Metrics {
         registry.register("preloads", "Preloads by phase", self.preloads.clone());
         registry.register("sessions", "Loads that sidecars are being asked about", self.sessions.clone());
         registry.register("leading", "1 while this replica holds the lease", self.leading.clone());
+        registry.register("injections", "Pods that the webhook was asked about", self.injections.clone());
         let mut page = String::new();
         // Writing into a string cannot fail.
         let _ = encode(&mut page, &registry);
@@ -132,6 +145,7 @@ mod tests {
         metrics.write("Preload", "applied");
         metrics.conflict();
         metrics.leading(true);
+        metrics.injection("injected");
         metrics.observe("ns", &HashMap::from([(Phase::Loaded, 3)]), 3);
         let page = metrics.render();
         for line in [
@@ -142,6 +156,7 @@ mod tests {
             r#"preload_controller_preloads{scope="ns",phase="Failed"} 0"#,
             r#"preload_controller_sessions{scope="ns"} 3"#,
             "preload_controller_leading 1",
+            r#"preload_controller_injections_total{result="injected"} 1"#,
         ] {
             assert!(page.lines().any(|other| other == line), "{line} is not in\n{page}");
         }

@@ -1,7 +1,8 @@
 //! Puts the parts together, and takes them apart in order.
 //!
-//! Start: admin port first, then the schemas, then the election. Stop: not ready, no new reconciliations, those
-//! under way end, watches of sidecars end, the lease is given up; loads in sidecars go on.
+//! Start: admin port and webhook first, then the schemas, then the election. Stop: not ready, no new
+//! reconciliations, those under way end, watches of sidecars end, the lease is given up; loads in sidecars go on.
+//! The webhook goes on until nobody asks it any more.
 
 use std::sync::{
     Arc,
@@ -20,13 +21,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin::{self, Admin, Readiness},
     args::Run,
-    credentials::{Keeper, KeeperConfig},
+    credentials::{Admission, Keeper, KeeperConfig},
     lease::{Elector, Leadership},
     metrics::Metrics,
     schema,
     scope::{self, Shared},
     sidecar::AccessError,
     stores::Scope,
+    webhook::{EnsureCredentials, NoCredentials, Webhook, WebhookError},
     writer::Writer,
 };
 
@@ -43,6 +45,8 @@ pub enum RunError {
     Client(#[from] kube::Error),
     #[error("the flags for sidecars cannot work")]
     Access(#[from] AccessError),
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
     #[error("the admin server failed")]
     Admin(#[source] std::io::Error),
 }
@@ -59,12 +63,26 @@ pub async fn run(args: Run, stop: CancellationToken) -> Result<(), RunError> {
     let metrics = Metrics::default();
     let config = KeeperConfig { namespace: lease.namespace.clone(), period: args.sidecar.rotate_credentials };
     let keeper = Arc::new(Keeper::new(client.clone(), config, metrics.clone()));
+    let managed = args.own_files().is_none();
     let access = Arc::new(args.access(&keeper));
     access.check()?;
     let (readiness, ready) = watch::channel(Readiness::Starting("asking the API server for its CRDs".into()));
+    let scopes: Vec<_> = match args.namespaces() {
+        none if none.is_empty() => vec![Scope::All],
+        namespaces => namespaces.into_iter().map(Scope::Namespace).collect(),
+    };
+    let credentials: Arc<dyn EnsureCredentials> = match managed {
+        true => Arc::new(Admission::new(client.clone(), keeper.clone())),
+        false => Arc::new(NoCredentials),
+    };
+    let authorities = keeper.root();
+    let webhook = Webhook::bind(&args, (&client, &scopes), &metrics, credentials, authorities).await?;
+    let registration = webhook.as_ref().and_then(Webhook::registration);
+    // Off: nothing is in the way.
+    let obstacle = webhook.as_ref().map_or_else(|| watch::channel(None).1, Webhook::obstacle);
     let admin_stop = CancellationToken::new();
-    let admin =
-        admin::serve(listener, Admin { readiness: ready, metrics: metrics.clone() }, admin_stop.clone());
+    let admin = Admin { readiness: ready, webhook: obstacle, metrics: metrics.clone() };
+    let admin = admin::serve(listener, admin, admin_stop.clone());
     tracing::info!(admin = %address, identity = lease.identity, namespaces = ?args.namespace, "started");
 
     let leadership = Leadership::default();
@@ -77,11 +95,7 @@ pub async fn run(args: Run, stop: CancellationToken) -> Result<(), RunError> {
         concurrency: args.concurrency,
         schema: schemas.runtime.clone(),
         access,
-        keeper: args.own_files().is_none().then(|| keeper.clone()),
-    };
-    let scopes: Vec<_> = match args.namespaces() {
-        none if none.is_empty() => vec![Scope::All],
-        namespaces => namespaces.into_iter().map(Scope::Namespace).collect(),
+        keeper: managed.then(|| keeper.clone()),
     };
     let elector = Elector::new(&client, lease, leadership);
     let working = async {
@@ -101,7 +115,16 @@ pub async fn run(args: Run, stop: CancellationToken) -> Result<(), RunError> {
             .run(stop.clone(), standby, |term| {
                 metrics.leading(true);
                 readiness.send_replace(Readiness::Starting("filling the caches".into()));
-                lead(scopes.clone(), shared.clone(), term, readiness.clone())
+                let registration = registration.clone();
+                let keeping = term.clone();
+                let leading = lead(scopes.clone(), shared.clone(), term, readiness.clone());
+                async move {
+                    tokio::join!(leading, async {
+                        if let Some(registration) = registration {
+                            registration.keep(keeping).await;
+                        }
+                    });
+                }
             })
             .await;
     };
@@ -109,16 +132,19 @@ pub async fn run(args: Run, stop: CancellationToken) -> Result<(), RunError> {
         stop.cancelled().await;
         readiness.send_replace(Readiness::Stopping);
     };
-    let keeping = async {
-        keeper.run(stop.clone()).await;
-        // What ends the process is the end of the work.
-        std::future::pending::<()>().await;
+    let managing = async {
+        if managed || args.webhook.is_certified_by_us() {
+            keeper.run(stop.clone()).await;
+        }
+    };
+    let serving = async {
+        if let Some(webhook) = webhook {
+            webhook.serve(stop.clone()).await;
+        }
     };
     let ended = tokio::select! {
         ended = admin => ended.map_err(RunError::Admin),
-        ((), ()) = async { tokio::join!(working, stopping) } => Ok(()),
-        // Also for the webhook, whatever the sidecars use.
-        () = keeping => Ok(()),
+        ((), (), (), ()) = async { tokio::join!(working, stopping, serving, managing) } => Ok(()),
         () = watching => Ok(()),
     };
     admin_stop.cancel();

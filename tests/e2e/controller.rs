@@ -6,6 +6,7 @@ mod credentials;
 mod election;
 mod flavours;
 mod gates;
+mod injection;
 mod loads;
 mod outage;
 mod scale;

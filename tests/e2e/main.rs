@@ -13,6 +13,7 @@ mod harness;
 mod history;
 mod kubernetes;
 mod loads;
+mod manifests;
 mod memory;
 mod outcome;
 mod paths;

@@ -28,7 +28,8 @@ async fn apply(kubernetes: &Kubernetes, overlay: &str) -> Result<()> {
     // A custom resource of a kind that the same command brings may come too early, as with any tool.
     let first = kubernetes.kubectl(&arguments).await?.success()?;
     ensure!(!first.stderr.contains("Warning"), "{}", first.stderr);
-    let again = kubernetes.kubectl(&[&["diff", "--server-side", "-k"], &[overlay.as_str()][..]].concat()).await?;
+    let again =
+        kubernetes.kubectl(&[&["diff", "--server-side", "-k"], &[overlay.as_str()][..]].concat()).await?;
     ensure!(again.exit.success(), "applied again it would change something:\n{}", again.stdout);
     Ok(())
 }
@@ -89,11 +90,17 @@ fn names_agree() -> Result<()> {
     let namespace = &deployment["metadata"]["namespace"];
     let policy = &read("policy")?[0];
     let condition = policy["spec"]["matchConditions"][0]["expression"].as_str().context("a condition")?;
-    let user = format!("'system:serviceaccount:{}:{}'", namespace.as_str().unwrap_or_default(), account.as_str().unwrap_or_default());
+    let user = format!(
+        "'system:serviceaccount:{}:{}'",
+        namespace.as_str().unwrap_or_default(),
+        account.as_str().unwrap_or_default()
+    );
     ensure!(condition.contains(&user), "{condition} does not name {user}");
     let labels = &deployment["spec"]["template"]["metadata"]["labels"];
     ensure!(deployment["spec"]["selector"]["matchLabels"] == *labels, "{labels}");
-    for (file, pointer) in [("disruption", "/spec/selector/matchLabels"), ("network", "/spec/podSelector/matchLabels")] {
+    for (file, pointer) in
+        [("disruption", "/spec/selector/matchLabels"), ("network", "/spec/podSelector/matchLabels")]
+    {
         ensure!(read(file)?[0].pointer(pointer) == Some(labels), "{file}.yaml selects other pods");
     }
     let webhook = read("webhook")?;

@@ -23,6 +23,8 @@ pub struct ControllerSetup {
     arguments: Vec<OsString>,
     /// The controller makes the credentials of sidecars.
     managed: bool,
+    environment: Vec<(OsString, OsString)>,
+    webhook: bool,
     quiet: bool,
 }
 
@@ -35,6 +37,8 @@ impl ControllerSetup {
             lease_namespace: namespace.to_owned(),
             arguments: Vec::new(),
             managed: false,
+            environment: Vec::new(),
+            webhook: false,
             quiet: false,
         }
     }
@@ -74,6 +78,19 @@ impl ControllerSetup {
         self
     }
 
+    #[must_use]
+    pub fn variable(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// With the admission webhook, which is off otherwise; see [`Controller::webhook_address`].
+    #[must_use]
+    pub fn webhook(mut self) -> Self {
+        self.webhook = true;
+        self
+    }
+
     /// Starts it and waits until it leads.
     pub async fn start(self, kubernetes: &Kubernetes) -> Result<Controller<'_>> {
         let mut controller = self.spawn(kubernetes)?;
@@ -86,7 +103,8 @@ impl ControllerSetup {
         let sandbox = kubernetes.sandbox();
         let log = sandbox.folder("controller")?.join("log");
         let admin = sandbox.free_address();
-        let mut controller = Controller { kubernetes, setup: self, admin, log, leash: None };
+        let webhook = self.webhook.then(|| sandbox.free_address());
+        let mut controller = Controller { kubernetes, setup: self, admin, webhook, log, leash: None };
         controller.spawn()?;
         Ok(controller)
     }
@@ -99,6 +117,7 @@ pub struct Controller<'a> {
     kubernetes: &'a Kubernetes,
     setup: ControllerSetup,
     admin: String,
+    webhook: Option<String>,
     log: PathBuf,
     leash: Option<Leash>,
 }
@@ -113,6 +132,7 @@ impl<'a> Controller<'a> {
         let mut command = Command::new(leash::sibling("preload-controller")?);
         command.arg("run").arg("--kubeconfig").arg(&self.setup.kubeconfig);
         command.arg("--admin-listen").arg(&self.admin);
+        command.arg("--webhook-listen").arg(self.webhook.as_deref().unwrap_or("off"));
         command.arg("--lease-namespace").arg(&self.setup.lease_namespace);
         if !self.setup.arguments.iter().any(|a| a.to_string_lossy().starts_with("--lease-duration")) {
             // Short, so that a replica that was killed is replaced soon.
@@ -126,6 +146,7 @@ impl<'a> Controller<'a> {
             command.arg("--namespace").arg(namespace);
         }
         command.args(&self.setup.arguments).env("RUST_BACKTRACE", "1");
+        command.envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
         command.current_dir(self.kubernetes.sandbox().directory());
         self.leash = Some(Leash::start(&command, &self.log, &self.log).context("start preload-controller")?);
         Ok(())
@@ -202,6 +223,11 @@ impl<'a> Controller<'a> {
     /// `HOST:PORT` of `/livez`, `/readyz` and `/metrics`.
     pub fn admin_address(&self) -> &str {
         &self.admin
+    }
+
+    /// `HOST:PORT` of its admission webhook, which the setup must have asked for.
+    pub fn webhook_address(&self) -> Result<&str> {
+        self.webhook.as_deref().context("the controller was started without its webhook")
     }
 
     /// What it has printed so far, over all its runs.

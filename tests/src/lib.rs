@@ -26,6 +26,7 @@
 //! - [`Kubernetes`]: a control plane without nodes; [`shared_kubernetes`] for tests that do it no harm.
 //! - [`Controller`]: the real one, as [`Sidecar`]; [`Crds`] for it. [`Fluid`] plays Fluid and the kubelet.
 //! - [`SecretVolume`]: a Secret as a pod sees it.
+//! - [`Registration`]: the controller's webhook, as `deploy/base` registers it, for one namespace.
 //! - [`Course`]: every state of the objects of a namespace that the API server has shown.
 //! - [`Gatekeeper`]: a way to the API server that counts writes, and can act right after one.
 //! - [`Stub`]: hundreds of sidecars that are played, for tests of scale alone.
@@ -53,6 +54,7 @@ pub mod oracle;
 pub mod prerequisites;
 pub mod processes;
 pub mod proxy;
+pub mod registration;
 pub mod sandbox;
 pub mod secret;
 pub mod secret_volume;
@@ -77,6 +79,7 @@ pub use leash::{Exit, Leash};
 pub use memory_group::MemoryGroup;
 pub use oracle::{Copies, Oracle};
 pub use proxy::Proxy;
+pub use registration::Registration;
 pub use sandbox::{Output, Sandbox};
 pub use secret::Secret;
 pub use secret_volume::SecretVolume;

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::{ByteString, api::core::v1::Pod};
+use kube::api::{Api, PostParams};
 use nix::sys::signal::Signal;
 use preload_tests::{
-    AuditEvent, Authority, ControllerSetup, Course, Fluid, Kubernetes, MIB, Setup, Sidecar, shared,
-    shared_fluid, wait,
+    AuditEvent, Authority, ControllerSetup, Course, Fluid, Kubernetes, MIB, Registration, Setup, Sidecar,
+    shared, shared_fluid, wait,
 };
 use serde_json::{Value, json};
 
@@ -15,6 +17,7 @@ use super::world::{NAME, WORKERS, spec};
 
 const ACCOUNT: &str = "preload-controller";
 pub(super) const SYSTEM: &str = "preload-system";
+const IMAGE: &str = "alluxio-preload:of-our-own-pod";
 
 /// Applies what `deploy/base` says of the controller's rights, and takes the ServiceAccount of it.
 pub(super) async fn account(kubernetes: &Kubernetes) -> Result<std::path::PathBuf> {
@@ -36,8 +39,42 @@ async fn the_role_is_exactly_what_is_used() -> Result<()> {
     let sidecar = Sidecar::start(alluxio, &[] as &[&str]).await?;
     let data = alluxio.data("role")?;
     data.files(2, MIB)?;
+    // The webhook as it is shipped, though without nodes its Service leads nowhere; and a pod to be in.
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/base/webhook.yaml");
+    kubernetes.apply(&fs::read_to_string(shipped).context("read webhook.yaml")?).await?;
+    let own = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": ACCOUNT, "namespace": SYSTEM },
+        "spec": { "containers": [{ "name": "controller", "image": IMAGE }], "automountServiceAccountToken": false },
+    });
     let setup = ControllerSetup::new(kubernetes, SYSTEM).kubeconfig(&kubeconfig).all_namespaces();
+    let setup = setup.webhook().argument("--webhook-configuration=preload-controller");
+    let setup = setup.variable("POD_NAME", ACCOUNT).variable("POD_NAMESPACE", SYSTEM);
     let mut controller = setup.start(kubernetes).await?;
+    wait::until("the namespace's default ServiceAccount", wait::LIMIT, async || {
+        kubernetes.apply(&own.to_string()).await.map(Some)
+    })
+    .await?;
+    let registration = Registration::of(&namespace);
+    let bundle = wait::until("the caBundle of what is shipped", wait::LIMIT, async || {
+        let webhook = ["get", "mutatingwebhookconfiguration", "preload-controller", "-o"];
+        let path = "jsonpath={.webhooks[0].clientConfig.caBundle}";
+        let bundle = kubernetes.kubectl(&[&webhook[..], &[path]].concat()).await?.success()?;
+        let bundle: ByteString = serde_json::from_value(json!(bundle))?;
+        Ok(Some(String::from_utf8(bundle.0)?).filter(|bundle| !bundle.is_empty()))
+    })
+    .await?;
+    registration.create(kubernetes, controller.webhook_address()?, Some(&bundle)).await?;
+    registration.works(kubernetes).await?;
+    let admitted = Api::<Pod>::namespaced(kubernetes.client().await?, &namespace);
+    let master = json!({
+        "metadata": { "name": "injected", "labels": { "role": "alluxio-master" } },
+        "spec": { "hostNetwork": true, "containers": [{ "name": "alluxio-master", "image": "alluxio" }] },
+    });
+    let admitted = admitted.create(&PostParams::default(), &serde_json::from_value(master)?).await?;
+    ensure!(serde_json::to_string(&admitted)?.contains(IMAGE), "{admitted:?}");
+    // What follows is about masters whose sidecars run elsewhere.
+    registration.delete(kubernetes).await?;
+    kubernetes.kubectl(&["delete", "mutatingwebhookconfiguration", "preload-controller"]).await?.success()?;
 
     let fluid = Fluid::new(kubernetes, &namespace, NAME).await?;
     fluid.create(spec(data.path(), 1), &[]).await?;
