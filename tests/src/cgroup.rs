@@ -75,10 +75,9 @@ fn hierarchies() -> Vec<PathBuf> {
         return vec![ROOT.into()];
     }
     let Ok(entries) = fs::read_dir(ROOT) else { return Vec::new() };
-    // Some are symbolic links to the others; the one of cgroup v2 beside them controls nothing.
+    // Some are symbolic links to the others.
     let folders = entries.flatten().filter_map(|entry| fs::canonicalize(entry.path()).ok());
-    let is_hierarchy =
-        |path: &PathBuf| path.join("cgroup.procs").exists() && !path.join("cgroup.controllers").exists();
+    let is_hierarchy = |path: &PathBuf| path.join("cgroup.procs").exists();
     folders.filter(is_hierarchy).collect::<BTreeSet<_>>().into_iter().collect()
 }
 

@@ -12,8 +12,6 @@ pub const PAUSE: &str = "localhost/pause:1";
 pub const BUSYBOX: &str = "docker.io/library/busybox:1";
 /// Our own, with the tag of no release.
 pub const PRELOAD: &str = "docker.io/library/alluxio-preload:test";
-/// Raised when anything here changes that the inputs of an image do not show.
-const VERSION: u32 = 1;
 /// Whoever runs Alluxio.
 const ALLUXIO_USER: u32 = 1000;
 /// Whoever runs ours.
@@ -33,12 +31,13 @@ pub(super) fn fixed() -> Result<Vec<Image>> {
 
 /// What [`fixed`] is made from: the same text, the same images.
 pub(super) fn fixed_key() -> Result<String> {
-    Ok(format!("{VERSION} {ALLUXIO} {LAUNCHER} {}", jre::release()?))
+    let sources = [include_str!("catalogue.rs"), include_str!("image.rs"), include_str!("jre.rs"), LAUNCHER];
+    Ok(format!("{} {ALLUXIO} {}", sources.concat(), jre::release()?))
 }
 
 fn pause() -> Result<Image> {
     let busybox = prerequisites::busybox()?;
-    Ok(Image::new(PAUSE).copy("/pause", 0o755, &busybox).entrypoint(&["/pause", "sleep", "infinity"]))
+    Ok(Image::new(PAUSE).copy("/busybox", 0o755, &busybox).entrypoint(&["/busybox", "sleep", "infinity"]))
 }
 
 fn busybox() -> Result<Image> {

@@ -8,10 +8,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What Alluxio, Hadoop and gRPC load.
-const MODULES: &str = "java.base,java.instrument,java.logging,java.management,java.naming,java.rmi,\
-                       java.security.jgss,java.security.sasl,java.sql,java.xml,jdk.crypto.ec,jdk.management,\
-                       jdk.naming.dns,jdk.unsupported";
+/// What Alluxio, Hadoop, gRPC and log4j load.
+const MODULES: &str = "java.se,jdk.crypto.ec,jdk.management,jdk.naming.dns,jdk.net,jdk.security.auth,\
+                       jdk.security.jgss,jdk.unsupported";
+
+/// Libraries of java.desktop: they need a dozen more of the system, and nobody here draws or plays.
+const UNWANTED: [&str; 9] = [
+    "libawt",
+    "libfontmanager",
+    "libfreetype",
+    "libjavajpeg",
+    "libjawt",
+    "libjsound",
+    "liblcms",
+    "libmlib_image",
+    "libsplashscreen",
+];
 
 fn home() -> Result<PathBuf> {
     let java = fs::canonicalize(prerequisites::java()?).context("find the JDK")?;
@@ -26,7 +38,7 @@ pub(super) fn release() -> Result<String> {
 
 /// The run time's folder; made if it is not there. Only for who holds the lock of the cache.
 pub(super) fn made() -> Result<PathBuf> {
-    let key = super::image::sha256(&format!("{MODULES} {}", release()?));
+    let key = super::image::sha256(&format!("{} {}", include_str!("jre.rs"), release()?));
     let folder = prerequisites::cache()?.join(format!("jre-{:.16}", key));
     if folder.is_dir() {
         return Ok(folder);
@@ -40,6 +52,11 @@ pub(super) fn made() -> Result<PathBuf> {
     let mut command = Command::new(jlink);
     command.args(["--add-modules", MODULES, "--strip-debug", "--no-man-pages", "--no-header-files"]);
     run(command.arg("--output").arg(&temporary))?;
+    for entry in fs::read_dir(temporary.join("lib")).context("read the run time")?.flatten() {
+        if UNWANTED.iter().any(|prefix| entry.file_name().to_string_lossy().starts_with(prefix)) {
+            fs::remove_file(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
+        }
+    }
     // Classes that every start would parse again.
     run(Command::new(temporary.join("bin/java")).arg("-Xshare:dump"))?;
     fs::rename(&temporary, &folder).context("keep the run time")?;
