@@ -12,6 +12,7 @@ mod harness;
 mod history;
 mod kubernetes;
 mod loads;
+mod nodes;
 mod outcome;
 mod paths;
 mod preserve;

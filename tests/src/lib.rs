@@ -75,7 +75,7 @@ pub use grpcurl::grpcurl;
 pub use kubernetes::{AuditEvent, Kubernetes, KubernetesOptions, Part, shared as shared_kubernetes};
 pub use leash::{Exit, Leash};
 pub use machine::Machine;
-pub use nodes::{Container, Image, Node, NodePart, Nodes, NodesOptions, shared as shared_nodes};
+pub use nodes::{AlluxioPods, Container, Image, Node, NodePart, Nodes, NodesOptions, shared as shared_nodes};
 pub use oracle::{Copies, Oracle};
 pub use proxy::Proxy;
 pub use sandbox::{Output, Sandbox};

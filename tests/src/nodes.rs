@@ -9,6 +9,7 @@
 //! process has ended, in whatever way: processes, mounts, control groups and files. Addresses are the same in
 //! every run, since their networks are apart.
 
+pub mod alluxio;
 pub mod catalogue;
 pub mod container;
 pub mod image;
@@ -19,16 +20,19 @@ mod dns;
 mod jre;
 mod store;
 
+pub use alluxio::AlluxioPods;
 pub use container::{Container, Memory};
 pub use image::Image;
 pub use node::{Node, NodePart};
 
+use crate::cgroup;
 use crate::forward::Forward;
 use crate::kubernetes::Kubernetes;
 use crate::leash::Leash;
+use crate::processes;
 use crate::sandbox::{Output, Sandbox};
 use crate::wait;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use k8s_openapi::api::core::v1::{Node as NodeObject, Pod};
 use kube::api::{Api, ListParams};
@@ -101,10 +105,23 @@ impl Nodes {
         wait::until("all nodes to be Ready", wait::LIMIT, async || {
             let list = objects.list(&ListParams::default()).await.context("list the nodes")?;
             let ready = list.items.iter().filter(|node| is_ready(node)).count();
-            anyhow::ensure!(ready == self.nodes.len(), "{ready} of {} are Ready", self.nodes.len());
+            ensure!(ready == self.nodes.len(), "{ready} of {} are Ready", self.nodes.len());
             Ok(Some(()))
         })
         .await
+    }
+
+    /// Ends it; dropping does the same. Fails if anything is left.
+    pub fn stop(self) -> Result<()> {
+        let directory = self.kubernetes.sandbox().directory().to_owned();
+        let groups: Vec<_> = self.nodes.iter().map(|node| node.machine().group().to_owned()).collect();
+        drop(self);
+        let processes = processes::naming(&directory);
+        ensure!(processes.is_empty(), "processes are left: {processes:?}");
+        let groups: Vec<_> = groups.iter().flat_map(|name| cgroup::find(name)).collect();
+        ensure!(groups.is_empty(), "control groups are left: {groups:?}");
+        ensure!(!directory.exists(), "{} is left", directory.display());
+        Ok(())
     }
 
     /// The control plane: clients, kubectl, namespaces, the audit log.
