@@ -16,7 +16,7 @@ export RUST_LIB_BACKTRACE ?= 0
 help: ## Lists these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-prerequisites: ## Fetches Alluxio, grpcurl and Kubernetes into ~/.cache/alluxio-preload, once
+prerequisites: ## Fetches Alluxio, grpcurl, Kubernetes and CoreDNS into ~/.cache/alluxio-preload, once
 	@tests/prerequisites
 
 demo: ## Loads sample data into a real two-worker Alluxio, with live progress
