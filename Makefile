@@ -10,16 +10,13 @@ BENCH_ARGS ?=
 export RUST_BACKTRACE ?= 1
 export RUST_LIB_BACKTRACE ?= 0
 
-# What goes into images: no library of the system, so that it runs in any.
-STATIC_TARGET ?= $(shell uname -m)-unknown-linux-musl
-
 .DEFAULT_GOAL := help
 .PHONY: help prerequisites demo demo-kubernetes cluster static test check bench crd clean
 
 help: ## Lists these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-prerequisites: ## Fetches Alluxio, grpcurl and Kubernetes into ~/.cache/alluxio-preload, once
+prerequisites: ## Fetches Alluxio, grpcurl, Kubernetes and CoreDNS into ~/.cache/alluxio-preload, once
 	@tests/prerequisites
 
 demo: ## Loads sample data into a real two-worker Alluxio, with live progress
@@ -37,10 +34,12 @@ cluster: ## Starts a two-worker Alluxio to play with, until Ctrl-C
 	@cargo build --locked --package preload-sidecar --package preloadctl --package preload-tests --bins
 	@target/debug/preload-test-cluster
 
-static: ## Builds the static binaries of images, for tests: target/<arch>-unknown-linux-musl/debug
-	cargo build --locked --target $(STATIC_TARGET) --package preload-sidecar --package preload-controller --package preloadctl
+# Quick to build rather than quick to run; a release has its own.
+static: ## Builds the static binaries that the tests put into an image
+	CARGO_PROFILE_DEV_DEBUG=none CARGO_PROFILE_DEV_STRIP=symbols cargo build --locked \
+	  --target x86_64-unknown-linux-musl --package preload-controller --package preload-sidecar --package preloadctl
 
-test: prerequisites static ## Runs every test, most of them on a real Alluxio
+test: prerequisites static ## Runs every test, most of them on a real Alluxio or a real Kubernetes
 	cargo build --workspace --locked
 	cargo test --workspace --locked --no-fail-fast -- --test-threads $(TEST_THREADS) $(TEST_ARGS)
 

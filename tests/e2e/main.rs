@@ -15,6 +15,7 @@ mod kubernetes;
 mod loads;
 mod manifests;
 mod memory;
+mod nodes;
 mod outcome;
 mod paths;
 mod preserve;

@@ -17,7 +17,7 @@ async fn control_plane() -> Result<Kubernetes> {
 
 async fn get(kubernetes: &Kubernetes, arguments: &[&str]) -> Result<Value> {
     let output = kubernetes.kubectl(&[&["get", "-o", "json"], arguments].concat()).await?.success()?;
-    serde_json::from_str(&output.stdout).context("understand kubectl")
+    serde_json::from_str(&output).context("understand kubectl")
 }
 
 /// `kubectl apply -k`, twice; a second time nothing is left to change. Unknown fields are errors, as is what the
@@ -26,7 +26,8 @@ async fn apply(kubernetes: &Kubernetes, overlay: &str) -> Result<()> {
     let overlay = directory(&format!("overlays/{overlay}"));
     let arguments = ["apply", "--server-side", "--validate=strict", "-k", &overlay];
     // A custom resource of a kind that the same command brings may come too early, as with any tool.
-    let first = kubernetes.kubectl(&arguments).await?.success()?;
+    let first = kubernetes.kubectl(&arguments).await?;
+    ensure!(first.exit.success(), "{}", first.stderr);
     ensure!(!first.stderr.contains("Warning"), "{}", first.stderr);
     let again =
         kubernetes.kubectl(&[&["diff", "--server-side", "-k"], &[overlay.as_str()][..]].concat()).await?;

@@ -10,7 +10,7 @@ use object::LittleEndian;
 use object::elf::{DT_NEEDED, FileHeader64, PT_DYNAMIC, PT_INTERP};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 use preload_tests::dns::NameServer;
-use preload_tests::{Exit, Leash, Sandbox, http, leash, wait};
+use preload_tests::{Exit, Leash, Sandbox, http, leash, prerequisites, wait};
 use tokio::net::TcpListener;
 
 const PROGRAMS: [&str; 3] = ["preload-sidecar", "preload-controller", "preloadctl"];
@@ -37,7 +37,7 @@ fn needs(file: &Path) -> Result<Vec<String>> {
 #[test]
 fn nothing_is_linked_at_the_start() -> Result<()> {
     for program in PROGRAMS {
-        assert_eq!(needs(&leash::static_binary(program)?)?, Vec::<String>::new(), "{program}");
+        assert_eq!(needs(&prerequisites::static_binary(program)?)?, Vec::<String>::new(), "{program}");
     }
     let dynamic = needs(&leash::sibling("preload-sidecar")?)?;
     assert!(dynamic.len() > 1, "the same look at a dynamic one finds {dynamic:?}");
@@ -48,7 +48,7 @@ fn nothing_is_linked_at_the_start() -> Result<()> {
 fn root(sandbox: &Sandbox, server: &str, furnish: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let root = sandbox.folder("root")?;
     for program in PROGRAMS {
-        fs::copy(leash::static_binary(program)?, root.join(program))?;
+        fs::copy(prerequisites::static_binary(program)?, root.join(program))?;
     }
     fs::create_dir_all(root.join("state"))?;
     fs::create_dir_all(root.join("etc"))?;

@@ -2,7 +2,7 @@
 //! asked for kube-controller-manager, in a sandbox of its own.
 //!
 //! There is no node: nothing schedules or runs a pod, and nothing resolves or routes a service. A test that
-//! needs pods creates them and writes their status.
+//! needs pods creates them and writes their status, or has [`crate::Nodes`], whose control plane this is too.
 //!
 //! Invariants: it is ready when [`Kubernetes::start`] returns; it is gone when it is dropped or the test process
 //! has ended, in whatever way; clients are made per call, since they belong to the runtime that made them and
@@ -10,22 +10,25 @@
 
 mod access;
 mod audit;
+pub(crate) mod lan;
 mod part;
 
+pub(crate) use access::Access;
 pub use access::client;
 pub use audit::AuditEvent;
 pub use part::Part;
 
 use crate::leash::{Exit, Leash};
+use crate::machine::Machine;
 use crate::prerequisites;
 use crate::sandbox::{Output, Sandbox};
 use crate::wait;
-use access::Access;
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::Client;
 use kube::api::{Api, GetParams, ObjectMeta, PostParams, Request};
+use lan::Lan;
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -58,6 +61,8 @@ pub struct KubernetesOptions {
 pub struct Kubernetes {
     // Dropped in this order: the processes, then the directory they use.
     parts: Mutex<BTreeMap<Part, Leash>>,
+    /// Where it runs, if it has nodes.
+    lan: Option<Lan>,
     access: Access,
     kubeconfig: PathBuf,
     options: KubernetesOptions,
@@ -78,16 +83,27 @@ pub async fn shared() -> Result<&'static Kubernetes> {
 impl Kubernetes {
     /// Starts it and waits until it is ready.
     pub async fn start(options: KubernetesOptions) -> Result<Self> {
+        let kubernetes = Self::spawn_in(Sandbox::new()?, None, options)?;
+        kubernetes.ready().await?;
+        Ok(kubernetes)
+    }
+
+    /// Starts the control plane of nodes, on a machine of its own with a network for them, and does not wait.
+    pub(crate) async fn spawn_for_nodes() -> Result<Self> {
         let sandbox = Sandbox::new()?;
+        let lan = Lan::new(&sandbox).await?;
+        Self::spawn_in(sandbox, Some(lan), KubernetesOptions { controller_manager: true })
+    }
+
+    fn spawn_in(sandbox: Sandbox, lan: Option<Lan>, options: KubernetesOptions) -> Result<Self> {
         fs::create_dir(sandbox.directory().join("logs")).context("make the folder of logs")?;
         audit::write_policy(&sandbox)?;
-        let access = Access::new(&sandbox)?;
+        let access = Access::new(&sandbox, lan.is_some())?;
         let kubeconfig = access.administrator("administrator")?;
-        let kubernetes = Self { parts: Mutex::default(), access, kubeconfig, options, sandbox };
+        let kubernetes = Self { parts: Mutex::default(), lan, access, kubeconfig, options, sandbox };
         for part in kubernetes.all_parts() {
             kubernetes.spawn(part)?;
         }
-        kubernetes.ready().await?;
         Ok(kubernetes)
     }
 
@@ -95,6 +111,9 @@ impl Kubernetes {
         let mut parts = vec![Part::Etcd, Part::ApiServer];
         if self.options.controller_manager {
             parts.push(Part::ControllerManager);
+        }
+        if self.lan.is_some() {
+            parts.push(Part::Scheduler);
         }
         parts
     }
@@ -107,13 +126,19 @@ impl Kubernetes {
 
     fn spawn(&self, part: Part) -> Result<()> {
         let mut command = Command::new(prerequisites::kubernetes()?);
-        command.args(part.arguments(&self.sandbox, &self.access)?).current_dir(self.sandbox.directory());
+        command
+            .args(part.arguments(&self.sandbox, &self.access, self.lan.is_some())?)
+            .current_dir(self.sandbox.directory());
         let mut parts = self.parts();
         if parts.get(&part).is_some_and(Leash::is_running) {
             bail!("{part} runs already");
         }
         let log = self.log(part);
-        parts.insert(part, Leash::start(&command, &log, &log).with_context(|| format!("start {part}"))?);
+        let leash = match self.machine() {
+            Some(machine) => machine.start(&command, &log, &log),
+            None => Leash::start(&command, &log, &log),
+        };
+        parts.insert(part, leash.with_context(|| format!("start {part}"))?);
         Ok(())
     }
 
@@ -150,7 +175,7 @@ impl Kubernetes {
 
     // === readiness ===
 
-    async fn ready(&self) -> Result<()> {
+    pub(crate) async fn ready(&self) -> Result<()> {
         let client = self.client().await?;
         let ready = wait::until("Kubernetes to be ready", wait::LIMIT, async || {
             let ended = self.parts().iter().find_map(|(part, leash)| Some((*part, leash.exit()?)));
@@ -175,6 +200,15 @@ impl Kubernetes {
     }
 
     // === where things are ===
+
+    /// Where it runs, if it has nodes.
+    pub(crate) fn machine(&self) -> Option<&Machine> {
+        self.lan.as_ref().map(|lan| &lan.machine)
+    }
+
+    pub(crate) fn access(&self) -> &Access {
+        &self.access
+    }
 
     /// Addresses of its network that end in less than 200 are free for a test's own servers.
     pub fn sandbox(&self) -> &Sandbox {

@@ -46,8 +46,24 @@ impl Leash {
     /// appended to the two files, which may be the same. Of our environment only PATH, HOME, TMPDIR and
     /// JAVA_HOME are passed on: no locale, as in a container.
     pub fn start(command: &Command, stdout: &Path, stderr: &Path) -> Result<Self> {
+        Self::start_on(None, command, stdout, stderr)
+    }
+
+    /// On the machine whose first process is `machine`; see [`crate::Machine::start`].
+    pub(crate) fn start_on(
+        machine: Option<u32>,
+        command: &Command,
+        stdout: &Path,
+        stderr: &Path,
+    ) -> Result<Self> {
         let mut leash = Command::new(sibling(PROGRAM)?);
-        leash.arg("run").arg(stdout).arg(stderr).arg(command.get_program()).args(command.get_args());
+        leash
+            .arg("run")
+            .arg(machine.map_or("-".to_owned(), |pid| pid.to_string()))
+            .arg(stdout)
+            .arg(stderr)
+            .arg(command.get_program())
+            .args(command.get_args());
         inherit_little(&mut leash);
         for (name, value) in command.get_envs() {
             match value {
@@ -145,17 +161,6 @@ pub fn sibling(name: impl AsRef<OsStr>) -> Result<PathBuf> {
     let path = folder()?.join(Path::new(name.as_ref()));
     if !path.is_file() {
         bail!("{} is missing: run 'cargo build --workspace' first", path.display());
-    }
-    Ok(path)
-}
-
-/// A binary of this workspace as it goes into images.
-pub fn static_binary(name: &str) -> Result<PathBuf> {
-    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-    let debug = folder()?;
-    let path = debug.parent().context("our folder has no parent")?.join(target).join("debug").join(name);
-    if !path.is_file() {
-        bail!("{} is missing: run 'make static' first", path.display());
     }
     Ok(path)
 }

@@ -24,6 +24,8 @@
 //! - [`Sandbox`]: a loopback network and a directory; [`Leash`]: one process. Both vanish with the test
 //!   process, also when that is killed with SIGKILL.
 //! - [`Kubernetes`]: a control plane without nodes; [`shared_kubernetes`] for tests that do it no harm.
+//! - [`Nodes`]: a control plane with real nodes that run pods; [`shared_nodes`] likewise. [`Image`] for more of
+//!   them. [`Machine`]: namespaces to run programs in. [`Forward`]: a port that leads into them.
 //! - [`Controller`]: the real one, as [`Sidecar`]; [`Crds`] for it. [`Fluid`] plays Fluid and the kubelet.
 //! - [`SecretVolume`]: a Secret as a pod sees it.
 //! - [`Registration`]: the controller's webhook, as `deploy/base` registers it, for one namespace.
@@ -38,6 +40,7 @@
 //! missing prerequisite is an error that names the command which installs it.
 
 pub mod certificates;
+pub mod cgroup;
 pub mod cluster;
 pub mod controller;
 pub mod course;
@@ -45,11 +48,14 @@ pub mod crds;
 pub mod data;
 pub mod dns;
 pub mod fluid;
+pub mod forward;
 pub mod gatekeeper;
 pub mod http;
 pub mod kubernetes;
 pub mod leash;
+pub mod machine;
 pub mod memory_group;
+pub mod nodes;
 pub mod oracle;
 pub mod prerequisites;
 pub mod processes;
@@ -72,11 +78,14 @@ pub use course::{Course, Shown};
 pub use crds::{Crds, shared_fluid};
 pub use data::{Data, ODD_NAMES};
 pub use fluid::Fluid;
+pub use forward::Forward;
 pub use gatekeeper::Gatekeeper;
 pub use grpcurl::grpcurl;
 pub use kubernetes::{AuditEvent, Kubernetes, KubernetesOptions, Part, shared as shared_kubernetes};
 pub use leash::{Exit, Leash};
+pub use machine::Machine;
 pub use memory_group::MemoryGroup;
+pub use nodes::{AlluxioPods, Container, Image, Node, NodePart, Nodes, NodesOptions, shared as shared_nodes};
 pub use oracle::{Copies, Oracle};
 pub use proxy::Proxy;
 pub use registration::Registration;

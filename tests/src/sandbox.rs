@@ -88,9 +88,18 @@ impl Sandbox {
 
     /// Runs a program to its end, at most for `limit`; see [`Leash::start`] for what it inherits.
     pub async fn run(&self, command: &Command, limit: Duration) -> Result<Output> {
+        self.run_on(None, command, limit).await
+    }
+
+    pub(crate) async fn run_on(
+        &self,
+        machine: Option<u32>,
+        command: &Command,
+        limit: Duration,
+    ) -> Result<Output> {
         let folder = self.folder("run")?;
         let (stdout, stderr) = (folder.join("stdout"), folder.join("stderr"));
-        let leash = Leash::start(command, &stdout, &stderr)?;
+        let leash = Leash::start_on(machine, command, &stdout, &stderr)?;
         let exit = leash.exited(limit).await.with_context(|| format!("run {command:?}"))?;
         let read = |path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         Ok(Output { exit, stdout: read(&stdout)?, stderr: read(&stderr)? })

@@ -1,57 +1,57 @@
-//! A Secret as a pod sees it: the kubelet's part, for sidecars that run without one.
+//! A Secret of the API server as a pod sees it: the kubelet's part, for sidecars that run without one.
 //!
-//! Invariants: as in a real volume, all files change at once (`..data` is swapped), the directory is empty while
-//! there is no Secret, and what was mounted stays when the Secret is deleted.
+//! Invariant: what was mounted stays when the Secret is deleted.
 
+use crate::sandbox::Sandbox;
+use crate::secret::Secret;
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1;
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use std::fs;
-use std::io;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 /// Follows the Secret until it is dropped.
 #[derive(Debug)]
 pub struct SecretVolume {
-    directory: PathBuf,
+    mounted: Arc<Secret>,
     task: JoinHandle<()>,
 }
 
 impl SecretVolume {
-    /// `directory` is made.
-    pub fn mount(client: &kube::Client, namespace: &str, name: &str, directory: &Path) -> Result<Self> {
-        fs::create_dir_all(directory).context("make the mount point")?;
-        let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    /// Mounted at once, as an optional Secret is; empty until there is one.
+    pub fn mount(sandbox: &Sandbox, client: &kube::Client, namespace: &str, name: &str) -> Result<Self> {
+        let mounted = Arc::new(Secret::new(sandbox)?);
+        let secrets: Api<v1::Secret> = Api::namespaced(client.clone(), namespace);
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let target = directory.to_owned();
+        let target = mounted.clone();
         let task = tokio::spawn(async move {
             let mut changes = watcher(secrets, config).default_backoff().applied_objects().boxed();
             while let Some(change) = changes.next().await {
-                match change {
-                    Ok(secret) => {
-                        if let Err(error) = publish(&target, &secret) {
-                            println!("the volume {} cannot be written: {error}", target.display());
-                        }
-                    }
-                    Err(error) => println!("the Secret of {} cannot be watched: {error}", target.display()),
+                let put = change.map_err(anyhow::Error::from).and_then(|secret| {
+                    let data = secret.data.unwrap_or_default();
+                    let keys: Vec<_> = data.iter().map(|(key, value)| (key.as_str(), &value.0[..])).collect();
+                    target.put(&keys)
+                });
+                if let Err(error) = put {
+                    println!("the Secret of {} cannot be mounted: {error:#}", target.directory().display());
                 }
             }
         });
-        Ok(Self { directory: directory.to_owned(), task })
+        Ok(Self { mounted, task })
     }
 
     /// Where it is mounted.
     pub fn directory(&self) -> &Path {
-        &self.directory
+        self.mounted.directory()
     }
 
     /// A file of it, as of now.
     pub fn read(&self, key: &str) -> Result<String> {
-        fs::read_to_string(self.directory.join(key)).with_context(|| format!("read {key} of the Secret"))
+        fs::read_to_string(self.directory().join(key)).with_context(|| format!("read {key} of the Secret"))
     }
 }
 
@@ -59,24 +59,4 @@ impl Drop for SecretVolume {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-fn publish(directory: &Path, secret: &Secret) -> io::Result<()> {
-    let version = format!("..{}", uuid::Uuid::now_v7());
-    fs::create_dir(directory.join(&version))?;
-    let data = secret.data.clone().unwrap_or_default();
-    for (key, value) in &data {
-        fs::write(directory.join(&version).join(key), &value.0)?;
-    }
-    let next = directory.join("..data_next");
-    let _ = fs::remove_file(&next);
-    symlink(&version, &next)?;
-    fs::rename(&next, directory.join("..data"))?;
-    for key in data.keys() {
-        let visible = directory.join(key);
-        if fs::symlink_metadata(&visible).is_err() {
-            symlink(Path::new("..data").join(key), visible)?;
-        }
-    }
-    Ok(())
 }

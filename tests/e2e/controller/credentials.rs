@@ -35,10 +35,10 @@ impl Managed {
         let namespace = kubernetes.namespace(prefix, &[]).await?;
         let client = kubernetes.client().await?;
         let preloads = Course::of_preloads(&client, &namespace).await?;
-        let folder = kubernetes.sandbox().folder(prefix)?.join("credentials");
-        let volume = SecretVolume::mount(&client, &namespace, &format!("{NAME}-master-preload"), &folder)?;
+        let name = format!("{NAME}-master-preload");
+        let volume = SecretVolume::mount(kubernetes.sandbox(), &client, &namespace, &name)?;
         // Nothing is in it yet: the sidecar waits.
-        let sidecar = Setup::new(alluxio).argument("--credentials").argument(&folder).spawn()?;
+        let sidecar = Setup::new(alluxio).argument("--credentials").argument(volume.directory()).spawn()?;
         let setup = ControllerSetup::new(kubernetes, &namespace).managed_credentials();
         let controller = arguments
             .iter()

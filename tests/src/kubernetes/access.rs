@@ -1,6 +1,6 @@
 //! Who may talk to a control plane: its authority, its keys, and kubeconfig files. Asks no server.
 
-use super::part;
+use super::{lan, part};
 use crate::certificates::{Authority, Identity};
 use crate::sandbox::Sandbox;
 use anyhow::{Context, Result};
@@ -15,9 +15,9 @@ const ADMINISTRATORS: &str = "system:masters";
 /// Keys and certificates of one control plane. They stay the same when the API server is started again, so
 /// tokens stay valid.
 #[derive(Debug)]
-pub(super) struct Access {
+pub(crate) struct Access {
     /// Signs the API server's certificate and those of its clients.
-    pub(super) authority: Authority,
+    pub(crate) authority: Authority,
     pub(super) server: Identity,
     /// Signs the tokens of ServiceAccounts.
     pub(super) tokens: Identity,
@@ -26,25 +26,49 @@ pub(super) struct Access {
 }
 
 impl Access {
-    pub(super) fn new(sandbox: &Sandbox) -> Result<Self> {
+    pub(super) fn new(sandbox: &Sandbox, nodes: bool) -> Result<Self> {
         let directory = sandbox.folder("access")?;
         let authority = Authority::new(&directory)?;
-        let server = authority.identity(&[&part::host(sandbox)])?;
+        let host = part::host(sandbox);
+        let mut names = vec![host.as_str()];
+        if nodes {
+            names.extend([lan::ADDRESS, part::SERVICE_ADDRESS, "kubernetes.default.svc"]);
+        }
+        let server = authority.identity(&names)?;
         let tokens = authority.identity(&[])?;
         let url = format!("https://{}", part::address(sandbox, part::Part::ApiServer));
         Ok(Self { authority, server, tokens, directory, url })
     }
 
+    /// For the kubelets, which ask for it before they let the API server in.
+    pub(super) fn kubelet_client(&self) -> Result<Identity> {
+        self.authority.client("kube-apiserver-kubelet-client", ADMINISTRATORS)
+    }
+
     /// A kubeconfig file for a user of that name who may do everything.
-    pub(super) fn administrator(&self, user: &str) -> Result<PathBuf> {
-        let identity = self.authority.client(user, ADMINISTRATORS)?;
-        let credentials = json!({ "client-certificate": identity.certificate, "client-key": identity.key });
-        self.kubeconfig(user, &credentials, "default")
+    pub(crate) fn administrator(&self, user: &str) -> Result<PathBuf> {
+        self.write(user, &self.url, &self.credentials(user, ADMINISTRATORS)?, "default")
+    }
+
+    /// A kubeconfig file for a user on a node; it may do what RBAC says of the two names.
+    pub(crate) fn on_node(&self, user: &str, group: &str) -> Result<PathBuf> {
+        let url = format!("https://{}:{}", lan::ADDRESS, part::API_SERVER_PORT);
+        let stem = format!("{}-on-node", user.replace(':', "-"));
+        self.write(&stem, &url, &self.credentials(user, group)?, "default")
+    }
+
+    fn credentials(&self, user: &str, group: &str) -> Result<Value> {
+        let identity = self.authority.client(user, group)?;
+        Ok(json!({ "client-certificate": identity.certificate, "client-key": identity.key }))
     }
 
     /// A kubeconfig file with these credentials; where a caller names no namespace it is this one.
     pub(super) fn kubeconfig(&self, stem: &str, credentials: &Value, namespace: &str) -> Result<PathBuf> {
-        let cluster = json!({ "server": self.url, "certificate-authority": self.authority.certificate() });
+        self.write(stem, &self.url, credentials, namespace)
+    }
+
+    fn write(&self, stem: &str, url: &str, credentials: &Value, namespace: &str) -> Result<PathBuf> {
+        let cluster = json!({ "server": url, "certificate-authority": self.authority.certificate() });
         let context = json!({ "cluster": "test", "user": "test", "namespace": namespace });
         let kubeconfig = json!({
             "apiVersion": "v1",
