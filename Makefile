@@ -11,7 +11,7 @@ export RUST_BACKTRACE ?= 1
 export RUST_LIB_BACKTRACE ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites demo demo-kubernetes cluster static test check bench crd clean
+.PHONY: help prerequisites demo demo-kubernetes cluster static test check bench manifests clean
 
 help: ## Lists these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,10 +53,13 @@ bench: prerequisites ## Measures, writes docs/benchmarks.md; BENCH_ARGS=name: on
 	cargo bench --package preload-tests --bench preload --locked -- $(BENCH_ARGS)
 	cargo bench --package preload-sidecar --bench store --locked
 
-crd: ## Writes deploy/crd from the types of the controller
+manifests: ## Writes what of deploy/ is made: CRDs from the types, the injected master of the example
 	cargo run --quiet --locked --package preload-controller -- crd preload > deploy/crd/preload.yaml
 	cargo run --quiet --locked --package preload-controller -- crd alluxio-runtime > deploy/crd/standalone/alluxioruntime.yaml
 	cargo run --quiet --locked --package preload-controller -- crd fluid-patch > deploy/crd/fluid-alluxioruntime.patch.yaml
+	cargo run --quiet --locked --package preload-controller -- inject --namespace alluxio \
+	  --sidecar-image alluxio-preload:0.1.0 < deploy/overlays/standalone/alluxio-master.yaml \
+	  > deploy/overlays/standalone/alluxio-master.injected.yaml
 
 clean: ## Removes what was built; the prerequisites stay
 	cargo clean

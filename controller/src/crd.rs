@@ -68,7 +68,7 @@ fn remove_key(value: &mut Value, key: &str) {
 mod tests {
     use super::*;
 
-    /// `make crd` writes them.
+    /// `make manifests` writes them.
     #[test]
     fn the_files_in_deploy_are_current() {
         for (document, file) in [
@@ -79,7 +79,10 @@ mod tests {
             let path = format!("{}/../deploy/crd/{file}", env!("CARGO_MANIFEST_DIR"));
             let on_disk = std::fs::read_to_string(&path).unwrap_or_default();
             // Not shown: it is hundreds of lines, and the command makes the difference visible.
-            assert!(on_disk == print(document).unwrap(), "{file} is not what the types say: run 'make crd'");
+            assert!(
+                on_disk == print(document).unwrap(),
+                "{file} is not what the types say: run 'make manifests'"
+            );
         }
     }
 

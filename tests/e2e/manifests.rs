@@ -3,7 +3,9 @@
 //! There is no node here: that the pods start and work is shown by `nodes`.
 
 use anyhow::{Context, Result, ensure};
-use preload_tests::{Crds, Kubernetes, KubernetesOptions, crds, wait};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, PostParams};
+use preload_tests::{Crds, Kubernetes, KubernetesOptions, crds};
 use serde_json::{Value, json};
 
 /// A directory of `deploy/`.
@@ -35,16 +37,20 @@ async fn apply(kubernetes: &Kubernetes, overlay: &str) -> Result<()> {
     Ok(())
 }
 
-/// The pods of the Deployment are admitted under the restricted level, which is enforced.
-async fn controllers_are_admitted(kubernetes: &Kubernetes) -> Result<()> {
-    let namespace = get(kubernetes, &["namespace", "preload-system"]).await?;
-    let level = &namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"];
-    ensure!(level == "restricted", "{level}");
-    wait::until("two pods of the controller", wait::LIMIT, async || {
-        let pods = get(kubernetes, &["pods", "-n", "preload-system"]).await?;
-        Ok((pods["items"].as_array().is_some_and(|pods| pods.len() == 2)).then_some(()))
-    })
-    .await
+/// The pods of a Deployment or StatefulSet are admitted where they are to run, at the Pod Security level that is
+/// enforced there. (Nothing makes pods here.)
+async fn is_admitted(kubernetes: &Kubernetes, namespace: &str, owner: &str) -> Result<()> {
+    let found = get(kubernetes, &["namespace", namespace]).await?;
+    let level = &found["metadata"]["labels"]["pod-security.kubernetes.io/enforce"];
+    ensure!(level == "restricted", "{level} is enforced in {namespace}");
+    let template = get(kubernetes, &["-n", namespace, owner]).await?["spec"]["template"].clone();
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": { "generateName": "admitted-", "labels": template["metadata"]["labels"] },
+        "spec": template["spec"],
+    }))?;
+    let pods: Api<Pod> = Api::namespaced(kubernetes.client().await?, namespace);
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    pods.create(&dry_run, &pod).await.with_context(|| format!("create a pod of {owner}")).map(drop)
 }
 
 #[tokio::test]
@@ -53,7 +59,7 @@ async fn the_overlay_for_fluid_is_accepted() -> Result<()> {
     crds::install(&kubernetes, Crds::StockFluid).await?;
     let before = get(&kubernetes, &["crd", "alluxioruntimes.data.fluid.io"]).await?;
     apply(&kubernetes, "fluid").await?;
-    controllers_are_admitted(&kubernetes).await?;
+    is_admitted(&kubernetes, "preload-system", "deployment/preload-controller").await?;
     let after = get(&kubernetes, &["crd", "alluxioruntimes.data.fluid.io"]).await?;
     ensure!(before["spec"] == after["spec"], "Fluid's CRD was touched");
     Ok(())
@@ -63,17 +69,14 @@ async fn the_overlay_for_fluid_is_accepted() -> Result<()> {
 async fn the_overlay_without_fluid_is_accepted() -> Result<()> {
     let kubernetes = control_plane().await?;
     apply(&kubernetes, "standalone").await?;
-    controllers_are_admitted(&kubernetes).await?;
-    // The example's own pods, and the runtime of the README.
-    wait::until("pods of the masters and workers", wait::LIMIT, async || {
-        let pods = get(&kubernetes, &["pods", "-n", "alluxio"]).await?;
-        let roles: Vec<_> = pods["items"].as_array().context("a list")?.iter().collect();
-        let of = |role: &str| roles.iter().filter(|pod| pod["metadata"]["labels"]["role"] == role).count();
-        Ok((of("alluxio-master") == 1 && of("alluxio-worker") == 2).then_some(()))
-    })
-    .await?;
+    is_admitted(&kubernetes, "preload-system", "deployment/preload-controller").await?;
+    for owner in ["statefulset/alluxio-master", "statefulset/alluxio-worker"] {
+        is_admitted(&kubernetes, "alluxio", owner).await?;
+    }
     let runtime = directory("examples/alluxioruntime.yaml");
-    let arguments = ["apply", "--server-side", "--validate=strict", "--dry-run=server", "-f", &runtime];
+    let preload = directory("examples/preload.yaml");
+    let arguments =
+        ["apply", "--server-side", "--validate=strict", "--dry-run=server", "-f", &runtime, "-f", &preload];
     kubernetes.kubectl(&arguments).await?.success().map(drop)
 }
 

@@ -31,10 +31,10 @@ pub struct InjectionArgs {
     #[arg(long, env = "PRELOAD_SIDECAR_CPU_LIMIT", default_value = "none", value_parser = quantity)]
     pub sidecar_cpu_limit: Quantity,
     /// Memory that is reserved; none: nothing is said
-    #[arg(long, env = "PRELOAD_SIDECAR_MEMORY_REQUEST", default_value = "256Mi", value_parser = quantity)]
+    #[arg(long, env = "PRELOAD_SIDECAR_MEMORY_REQUEST", default_value = "192Mi", value_parser = quantity)]
     pub sidecar_memory_request: Quantity,
     /// Most memory, of which Alluxio's command line takes up to 512Mi of heap; none: no limit
-    #[arg(long, env = "PRELOAD_SIDECAR_MEMORY_LIMIT", default_value = "1Gi", value_parser = quantity)]
+    #[arg(long, env = "PRELOAD_SIDECAR_MEMORY_LIMIT", default_value = "768Mi", value_parser = quantity)]
     pub sidecar_memory_limit: Quantity,
     /// One more argument of `preload-sidecar serve`, such as --sidecar-arg=--log=debug; may be repeated
     #[arg(long, allow_hyphen_values = true)]

@@ -1,12 +1,13 @@
 //! Credentials that the controller makes: whom they open, how they are renewed, what the controller may read.
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use nix::sys::signal::Signal;
 use preload_tests::{
-    Cluster, Controller, ControllerSetup, Course, Fluid, Kubernetes, MIB, SecretVolume, Setup, Sidecar,
-    grpcurl, shared, shared_fluid, wait,
+    Cluster, Controller, ControllerSetup, Course, Fluid, Kubernetes, MIB, Registration, SecretVolume, Setup,
+    Sidecar, grpcurl, shared, shared_fluid, wait,
 };
 use serde_json::json;
 use tonic::Code;
@@ -193,6 +194,64 @@ async fn a_secret_of_the_operator_is_left_alone() -> Result<()> {
     let shut = managed.preloads.until(NAME, |s| s.condition("SidecarReachable").0 == "False").await?;
     ensure!(shut.text("/status/phase") == "Pending", "{}", shut.object["status"]);
     Ok(())
+}
+
+/// A master's pod that the webhook sees finds its credentials when it starts: they are written before it is there.
+/// A dry run leaves none, nor does a pod that claims a StatefulSet which does not exist.
+#[tokio::test]
+async fn a_new_master_finds_its_credentials() -> Result<()> {
+    let kubernetes = shared_fluid().await?;
+    let namespace = kubernetes.namespace("found", &[("preload.dev/enabled", "true")]).await?;
+    let client = kubernetes.client().await?;
+    let registration = Registration::of(&namespace);
+    let setup = ControllerSetup::new(kubernetes, &namespace).managed_credentials().webhook();
+    let setup = setup.argument("--sidecar-image=alluxio-preload:test");
+    let controller =
+        setup.argument(format!("--webhook-configuration={}", registration.name())).start(kubernetes).await?;
+    registration.create(kubernetes, controller.webhook_address()?, None).await?;
+    registration.works(kubernetes).await?;
+
+    let labels = json!({ "role": "alluxio-master" });
+    let template = json!({
+        "metadata": { "labels": labels },
+        "spec": { "containers": [{ "name": "alluxio-master", "image": "alluxio" }] },
+    });
+    let set: StatefulSet = serde_json::from_value(json!({
+        "metadata": { "name": "late-master" },
+        "spec": {
+            "replicas": 0, "serviceName": "late", "selector": { "matchLabels": labels }, "template": template,
+        },
+    }))?;
+    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &namespace);
+    let set = sets.create(&PostParams::default(), &set).await?;
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+    let pods: Api<Pod> = Api::namespaced(client, &namespace);
+    let claim = |name: &str, uid: Option<&str>| -> Result<Pod> {
+        let mut pod = template.clone();
+        pod["metadata"]["name"] = json!(format!("{name}-0"));
+        pod["metadata"]["ownerReferences"] = json!([{
+            "apiVersion": "apps/v1", "kind": "StatefulSet", "name": name, "uid": uid, "controller": true,
+        }]);
+        Ok(serde_json::from_value(pod)?)
+    };
+    let uid = set.metadata.uid.as_deref();
+    pods.create(&dry_run(), &claim("late-master", uid)?).await?;
+    pods.create(&PostParams::default(), &claim("no-master", uid)?).await?;
+    pods.create(&PostParams::default(), &claim("late-master", Some("another"))?).await?;
+    let all = ListParams::default().fields("type=preload.dev/credentials");
+    ensure!(secrets.list(&all).await?.items.is_empty(), "credentials for whom?");
+
+    // The garbage collector may have been quicker: its owner does not exist.
+    let _ = pods.delete("late-master-0", &DeleteParams::default().grace_period(0)).await;
+    let pod = wait::until("the pod of the StatefulSet", wait::LIMIT, async || {
+        Ok(pods.create(&PostParams::default(), &claim("late-master", uid)?).await.ok())
+    })
+    .await?;
+    let secret = secrets.get("late-master-preload").await.context("the Secret")?;
+    ensure!(secret.metadata.creation_timestamp <= pod.metadata.creation_timestamp, "too late");
+    ensure!(secret.metadata.owner_references.is_some_and(|o| Some(&*o[0].uid) == uid), "not owned");
+    registration.delete(kubernetes).await?;
+    controller.assert_no_errors()
 }
 
 /// The role of the manifests, with their policy: no Secret can be read, and none of another type be written.

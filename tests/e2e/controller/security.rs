@@ -8,8 +8,8 @@ use k8s_openapi::{ByteString, api::core::v1::Pod};
 use kube::api::{Api, PostParams};
 use nix::sys::signal::Signal;
 use preload_tests::{
-    AuditEvent, Authority, ControllerSetup, Course, Fluid, Kubernetes, MIB, Registration, Setup, Sidecar,
-    shared, shared_fluid, wait,
+    AuditEvent, Authority, ControllerSetup, Course, Fluid, Kubernetes, MIB, Registration, SecretVolume,
+    Setup, shared, shared_fluid, wait,
 };
 use serde_json::{Value, json};
 
@@ -36,7 +36,10 @@ async fn the_role_is_exactly_what_is_used() -> Result<()> {
     let namespace = kubernetes.namespace("role", &[("preload.dev/enabled", "true")]).await?;
     let kubeconfig = account(kubernetes).await?;
     let preloads = Course::of_preloads(&kubernetes.client().await?, &namespace).await?;
-    let sidecar = Sidecar::start(alluxio, &[] as &[&str]).await?;
+    let client = kubernetes.client().await?;
+    let secret = format!("{NAME}-master-preload");
+    let volume = SecretVolume::mount(kubernetes.sandbox(), &client, &namespace, &secret)?;
+    let sidecar = Setup::new(alluxio).argument("--credentials").argument(volume.directory()).spawn()?;
     let data = alluxio.data("role")?;
     data.files(2, MIB)?;
     // The webhook as it is shipped, though without nodes its Service leads nowhere; and a pod to be in.
@@ -44,9 +47,19 @@ async fn the_role_is_exactly_what_is_used() -> Result<()> {
     kubernetes.apply(&fs::read_to_string(shipped).context("read webhook.yaml")?).await?;
     let own = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "name": ACCOUNT, "namespace": SYSTEM },
-        "spec": { "containers": [{ "name": "controller", "image": IMAGE }], "automountServiceAccountToken": false },
+        "spec": {
+            "containers": [{
+                "name": "controller",
+                "image": IMAGE,
+                // The namespace is restricted.
+                "securityContext": { "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } },
+            }],
+            "securityContext": { "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } },
+            "automountServiceAccountToken": false,
+        },
     });
     let setup = ControllerSetup::new(kubernetes, SYSTEM).kubeconfig(&kubeconfig).all_namespaces();
+    let setup = setup.managed_credentials().argument("--rotate-credentials=5s");
     let setup = setup.webhook().argument("--webhook-configuration=preload-controller");
     let setup = setup.variable("POD_NAME", ACCOUNT).variable("POD_NAMESPACE", SYSTEM);
     let mut controller = setup.start(kubernetes).await?;
@@ -78,7 +91,8 @@ async fn the_role_is_exactly_what_is_used() -> Result<()> {
 
     let fluid = Fluid::new(kubernetes, &namespace, NAME).await?;
     fluid.create(spec(data.path(), 1), &[]).await?;
-    fluid.everything_ready(sidecar.address(), WORKERS).await?;
+    fluid.create_injected_master_pod(sidecar.address()).await?;
+    fluid.report_ready(WORKERS).await?;
     preloads.until(NAME, |shown| shown.text("/status/phase") == "Loaded").await?;
     fluid.edit(json!({ "spec": { "data": { "replicas": 2 } } })).await?;
     preloads.until(NAME, |s| s.text("/status/phase") == "Loaded" && s.number("/status/run") == 2).await?;

@@ -158,7 +158,7 @@ async fn a_dry_run_leaves_nothing() -> Result<()> {
     let shown = serde_json::to_value(world.pods().await?.create(&dry_run, &pod).await?)?;
     container(&shown, "preload-sidecar")?;
     let secrets: Api<Secret> = Api::namespaced(world.kubernetes.client().await?, &world.namespace);
-    let left = secrets.list(&ListParams::default()).await?.items;
+    let left = secrets.list(&ListParams::default().fields("type=preload.dev/credentials")).await?.items;
     ensure!(left.is_empty(), "{left:?}");
     // Its port was not taken: the real one gets it.
     let created = world.create(serde_json::to_value(&pod)?).await?;

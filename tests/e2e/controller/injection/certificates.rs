@@ -3,6 +3,8 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, DeleteParams};
 use kube::client::Body;
 use preload_tests::{Authority, ControllerSetup, Registration, shared_fluid, wait};
 use serde_json::json;
@@ -79,9 +81,11 @@ async fn the_registration_is_kept() -> Result<()> {
         ensure!(webhook.client_config.ca_bundle.take().is_some());
     }
     ensure!(after.webhooks == before.webhooks, "{after:?}");
-    // Another start, another authority.
+    // Another root, another authority.
     let old = registration.authority(kubernetes).await?;
     controller.end(nix::sys::signal::Signal::SIGTERM).await?;
+    let roots = Api::<Secret>::namespaced(kubernetes.client().await?, &namespace);
+    roots.delete("preload-controller-root", &DeleteParams::default()).await.context("delete the root")?;
     controller.restart().await?;
     wait::until("the new authority to be written", wait::LIMIT, async || {
         Ok((registration.authority(kubernetes).await? != old).then_some(()))
