@@ -16,6 +16,7 @@ mod loads;
 mod manifests;
 mod memory;
 mod nodes;
+mod on_a_cluster;
 mod outcome;
 mod paths;
 mod preserve;

@@ -13,7 +13,9 @@ pub mod alluxio;
 pub mod catalogue;
 pub mod container;
 pub mod image;
+pub mod installation;
 pub mod node;
+pub mod port_forward;
 
 mod containerd;
 mod dns;
@@ -23,7 +25,9 @@ mod store;
 pub use alluxio::AlluxioPods;
 pub use container::{Container, Memory};
 pub use image::Image;
+pub use installation::Installation;
 pub use node::{Node, NodePart};
+pub use port_forward::PortForward;
 
 use crate::cgroup;
 use crate::forward::Forward;

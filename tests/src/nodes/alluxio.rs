@@ -28,8 +28,8 @@ const START_LIMIT: Duration = Duration::from_secs(300);
 const FILES: [&str; 5] = ["namespace", "config", "ufs", "master", "worker"];
 /// What the example says, and what is added to it: it waits less for a standby master and for more workers,
 /// neither of which there is.
-const PROPERTY: &str = "-Dalluxio.master.metastore=HEAP\n";
-const QUICK: &str = "-Dalluxio.master.metastore=HEAP\n    \
+pub(super) const PROPERTY: &str = "-Dalluxio.master.metastore=HEAP\n";
+pub(super) const QUICK: &str = "-Dalluxio.master.metastore=HEAP\n    \
                      -Dalluxio.master.journal.tailer.shutdown.quiet.wait.time=0sec\n    \
                      -Dalluxio.master.journal.tailer.sleep.time=200ms\n    \
                      -Dalluxio.master.worker.connect.wait.time=1sec\n";
@@ -67,6 +67,11 @@ impl<'a> AlluxioPods<'a> {
             kubernetes.apply(&yaml).await.with_context(|| format!("apply alluxio-{name}.yaml"))?;
         }
         Ok(Self { nodes, ufs })
+    }
+
+    /// What [`super::Installation`] has applied.
+    pub(super) fn applied(nodes: &'a Nodes, ufs: PathBuf) -> Self {
+        Self { nodes, ufs }
     }
 
     /// Waits until every pod is Ready and every worker has registered.
@@ -115,6 +120,11 @@ impl<'a> AlluxioPods<'a> {
         Data::create(self.ufs.join(&name), format!("/{name}"))
     }
 
+    /// A directory of this very name, for manifests that say it.
+    pub fn data_at(&self, name: &str) -> Result<Data> {
+        Data::create(self.ufs.join(name), format!("/{name}"))
+    }
+
     /// Directory of the under file system that is mounted at `/`, on every node.
     pub fn ufs(&self) -> &Path {
         &self.ufs
@@ -144,12 +154,12 @@ impl<'a> AlluxioPods<'a> {
 }
 
 /// A file of the example.
-fn manifest(name: &str) -> Result<String> {
+pub(super) fn manifest(name: &str) -> Result<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/overlays/standalone").join(name);
     fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
 }
 
-fn replaced(yaml: &str, old: &str, new: &str) -> Result<String> {
+pub(super) fn replaced(yaml: &str, old: &str, new: &str) -> Result<String> {
     ensure!(yaml.contains(old), "the example says {old:?} no more");
     Ok(yaml.replace(old, new))
 }
