@@ -19,7 +19,7 @@ use super::{
 const ALPN: &[u8] = b"h2";
 
 /// One usable set.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Keys {
     pub(super) tls: Option<Arc<ServerConfig>>,
     tokens: Option<Tokens>,
@@ -31,6 +31,17 @@ struct Tokens(Vec<Vec<u8>>);
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} tokens", self.0.len())
+    }
+}
+
+/// What of it people can use; never a secret, nor pages of cipher suites.
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keys")
+            .field("tls", &self.tls.is_some())
+            .field("tokens", &self.tokens)
+            .field("client_certificates", &self.certificates)
+            .finish()
     }
 }
 
