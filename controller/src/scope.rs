@@ -11,7 +11,7 @@ use std::{
 use alluxio_preload_api::client::Backoff;
 use futures_util::{FutureExt, StreamExt};
 use kube::{
-    Resource,
+    Resource, ResourceExt,
     runtime::{
         applier,
         controller::{self, Action},
@@ -23,7 +23,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    credentials::{self, Keeper},
+    credentials::{self, Identity, Keeper, Owner},
     metrics::Metrics,
     preload::reconcile::{self as preload, Memory, ReconcileError, Settings},
     runtime::{
@@ -197,9 +197,18 @@ async fn reconcile<K, C>(
         .await;
 }
 
-/// Of the StatefulSets whose pods' sidecars were injected.
+/// Of the StatefulSets whose pods' sidecars were injected. What a pod says of its owner is believed only if there
+/// is such a StatefulSet of masters: whoever may make pods could have any Secret written otherwise.
 async fn rotate_credentials(keeper: Option<&Keeper>, stores: &stores::Stores, stop: &CancellationToken) {
-    let owners = || stores.pods.state().iter().filter_map(|pod| credentials::injected_by(pod)).collect();
+    let exists = |owner: &Owner| {
+        let Identity { namespace, stateful_set } = &owner.identity;
+        let set = stores.sets.get(&ObjectRef::new(stateful_set).within(namespace));
+        set.is_some_and(|set| set.uid().as_ref() == Some(&owner.uid))
+    };
+    let owners = || {
+        let pods = stores.pods.state();
+        pods.iter().filter_map(|pod| credentials::injected_by(pod)).filter(exists).collect()
+    };
     if let Some(keeper) = keeper {
         credentials::rotate(keeper, owners, stop).await;
     }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -34,6 +37,10 @@ const RETRY: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(10);
 /// A Secret is not repaired more often: the kubelet needs up to two minutes to bring it into a pod.
 const REPAIR_EVERY: Duration = Duration::from_secs(300);
+/// One that was not asked for again in this time is forgotten.
+const REPAIR_AT_MOST: Duration = Duration::from_secs(24 * 3600);
+/// Annotation of the root: by which authorities all Secrets have been written.
+const ANNOUNCED: &str = "preload.dev/announced";
 
 /// Where the root lies, and how long a period is.
 #[derive(Clone, Debug)]
@@ -69,7 +76,17 @@ pub struct Keeper {
     config: KeeperConfig,
     metrics: Metrics,
     root: watch::Sender<Option<Arc<Root>>>,
-    repaired: Mutex<HashMap<Identity, Instant>>,
+    /// Every Secret there was when the root was new has been written by it.
+    announced: AtomicBool,
+    repaired: Mutex<HashMap<Identity, Repair>>,
+}
+
+/// Of one StatefulSet's Secret.
+#[derive(Debug)]
+struct Repair {
+    at: Instant,
+    /// Until the next one; longer each time, since a sidecar may be out of reach for another reason.
+    pause: Duration,
 }
 
 impl std::fmt::Debug for Keeper {
@@ -81,7 +98,14 @@ impl std::fmt::Debug for Keeper {
 impl Keeper {
     #[must_use]
     pub fn new(client: Client, config: KeeperConfig, metrics: Metrics) -> Self {
-        Self { client, config, metrics, root: watch::Sender::new(None), repaired: Mutex::default() }
+        Self {
+            client,
+            config,
+            metrics,
+            root: watch::Sender::new(None),
+            announced: AtomicBool::default(),
+            repaired: Mutex::default(),
+        }
     }
 
     /// Reads the root, makes it where there is none, and renews it in time; until `stop`.
@@ -121,6 +145,9 @@ impl Keeper {
             }
             return Box::pin(self.look()).await;
         };
+        let announced =
+            found.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNOUNCED));
+        let announced = announced.cloned();
         let data = found.data.unwrap_or_default();
         let root = Root::from_data(&data)
             .map_err(|source| KeeperError::Root { namespace: self.config.namespace.clone(), source })?;
@@ -135,6 +162,7 @@ impl Keeper {
             }
             return Box::pin(self.look()).await;
         }
+        self.announced.store(announced.as_deref() == Some(&mark(&root)), Ordering::Release);
         self.root.send_if_modified(|known| {
             let news = known.as_ref().is_none_or(|known| known.data() != data);
             if news {
@@ -142,6 +170,26 @@ impl Keeper {
             }
             news
         });
+        Ok(())
+    }
+
+    /// Whether all Secrets are of the present root. A new leader need not write them again then.
+    #[must_use]
+    pub(super) fn is_announced(&self) -> bool {
+        self.announced.load(Ordering::Acquire)
+    }
+
+    /// Remembers that every Secret has been written by `root`, also for the next leader.
+    pub(super) async fn announce(&self, root: &Root) -> Result<(), KeeperError> {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.config.namespace);
+        let mut stored = within(secrets.get(ROOT_SECRET)).await?;
+        if stored.data.as_ref() != Some(&root.data()) {
+            // It has changed meanwhile: the next look brings the new one.
+            return Ok(());
+        }
+        stored.metadata.annotations.get_or_insert_default().insert(ANNOUNCED.to_owned(), mark(root));
+        within(secrets.replace(ROOT_SECRET, &parameters(), &stored)).await?;
+        self.announced.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -189,7 +237,7 @@ impl Keeper {
                 tracing::warn!(namespace, secret = name, error, "credentials could not be written");
             }
         }
-        self.metrics.write("Secret", if written.is_ok() { "applied" } else { "failed" });
+        self.metrics.write("Secret", if matches!(written, Ok(true)) { "applied" } else { "failed" });
         written.map(drop)
     }
 
@@ -214,17 +262,21 @@ impl Keeper {
     pub async fn repair(&self, owner: &Owner) {
         {
             let mut repaired = self.repaired.lock().unwrap_or_else(PoisonError::into_inner);
-            repaired.retain(|_, at| at.elapsed() < REPAIR_EVERY);
-            if repaired.contains_key(&owner.identity) {
-                return;
-            }
-            repaired.insert(owner.identity.clone(), Instant::now());
+            repaired.retain(|_, repair| repair.at.elapsed() < REPAIR_AT_MOST);
+            let pause = match repaired.get(&owner.identity) {
+                Some(repair) if repair.at.elapsed() < repair.pause => return,
+                Some(repair) => (repair.pause * 2).min(REPAIR_AT_MOST / 2),
+                None => REPAIR_EVERY,
+            };
+            repaired.insert(owner.identity.clone(), Repair { at: Instant::now(), pause });
         }
         // An error was logged.
-        if self.write(owner).await.is_err() {
-            self.repaired.lock().unwrap_or_else(PoisonError::into_inner).remove(&owner.identity);
-        }
+        let _ = self.write(owner).await;
     }
+}
+
+fn mark(root: &Root) -> String {
+    format!("{:016x}", root.fingerprint())
 }
 
 fn parameters() -> PostParams {

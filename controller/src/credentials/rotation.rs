@@ -21,33 +21,41 @@ use super::{
 /// Between two looks at whose moment has come.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Keeps the Secrets of all `owners` fresh, until `stop`.
+/// Keeps the Secrets of all `owners` fresh, until `stop`. Of a root that is new all are written at once, however
+/// often the leader changes meanwhile.
 pub async fn rotate(keeper: &Keeper, owners: impl Fn() -> BTreeSet<Owner>, stop: &CancellationToken) {
     let mut roots = keeper.root();
-    let mut known = roots.borrow_and_update().as_ref().map(|root| root.fingerprint());
     let mut looked = Timestamp::now();
     loop {
+        let now = Timestamp::now();
+        let root = roots.borrow_and_update().clone();
+        let announced = keeper.is_announced();
+        let mut failed = root.is_none();
+        for owner in owners() {
+            if !announced || is_due(&owner.identity, looked, now, keeper.period()) {
+                match stop.run_until_cancelled(keeper.write(&owner)).await {
+                    None => return,
+                    // An error was logged: the next look, the next period, or a refusal of the sidecar brings
+                    // another try.
+                    Some(written) => failed |= written.is_err(),
+                }
+            }
+        }
+        if let (Some(root), false, false) = (root, announced, failed)
+            && let Err(error) = keeper.announce(&root).await
+        {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the root could not be marked as announced"
+            );
+        }
+        looked = now;
         let pause = (keeper.period() / 100).min(LONGEST_PAUSE);
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
             changed = roots.changed() => if changed.is_err() { return },
         }
-        let now = Timestamp::now();
-        let present = roots.borrow_and_update().as_ref().map(|root| root.fingerprint());
-        // The first root that is seen is no news to what was written by it.
-        let replaced = known.is_some() && present != known;
-        known = present.or(known);
-        for owner in owners() {
-            if stop.is_cancelled() {
-                return;
-            }
-            if replaced || is_due(&owner.identity, looked, now, keeper.period()) {
-                // An error was logged: the next period, or a refusal of the sidecar, brings another try.
-                let _ = keeper.write(&owner).await;
-            }
-        }
-        looked = now;
     }
 }
 

@@ -129,7 +129,8 @@ impl Session {
 
     /// A sidecar that does not accept us may have old credentials, and one that does not answer none yet.
     async fn repair(&self, endpoint: &Endpoint, status: &Status) {
-        let refused = status.code() == Code::Unauthenticated;
+        // The first refusal may be that of an old token: the next try shows the present one.
+        let refused = status.code() == Code::Unauthenticated && self.failures > 0;
         if self.leadership.is_held() && (refused || self.failures >= REPAIR_AFTER) {
             Box::pin(self.access.repair(endpoint)).await;
         }

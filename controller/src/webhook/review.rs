@@ -16,13 +16,16 @@ use kube::core::{
     admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation},
 };
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::injector::{Arrival, Declined, Injector};
 use crate::metrics::Metrics;
 
-/// An API server takes objects of up to 3 MB.
-const MAX_BODY: usize = 4 * 1024 * 1024;
+/// etcd keeps no larger object.
+const MAX_BODY: usize = 1536 * 1024;
+/// Reviews in memory at once: hostile JSON takes thirty times its size, and anybody may send it. Honest ones take
+/// milliseconds.
+const AT_ONCE: usize = 3;
 /// For a body that trickles in.
 const READ: Duration = Duration::from_secs(3);
 /// Below the time-out of the registration, so that a warning arrives.
@@ -35,14 +38,22 @@ const MAX_WARNING: usize = 256;
 struct Context {
     injector: Arc<Injector>,
     metrics: Metrics,
+    slots: Arc<Semaphore>,
 }
 
 /// The webhook as a service.
 pub(crate) fn routes(injector: Arc<Injector>, metrics: Metrics) -> Router {
-    Router::new().route("/mutate", post(mutate)).with_state(Context { injector, metrics })
+    Router::new().route("/mutate", post(mutate)).with_state(Context {
+        injector,
+        metrics,
+        slots: Arc::new(Semaphore::new(AT_ONCE)),
+    })
 }
 
 async fn mutate(State(context): State<Context>, body: Body) -> Response {
+    let Ok(Ok(_slot)) = timeout(READ, context.slots.acquire()).await else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many reviews at once\n").into_response();
+    };
     let body = match timeout(READ, to_bytes(body, MAX_BODY)).await {
         Err(_) => return (StatusCode::REQUEST_TIMEOUT, "the body takes too long\n").into_response(),
         Ok(Err(_)) => {

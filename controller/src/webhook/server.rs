@@ -35,7 +35,7 @@ const MAX_CONNECTIONS: usize = 256;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Between two requests, too. API servers close idle connections after 90 s; who closes first may cut off a
 /// request, so this is longer.
-const HEADERS: Duration = Duration::from_secs(120);
+const HEADERS: Duration = Duration::from_secs(30);
 /// How long it goes on after the end has begun: the API server learns late that we are no endpoint any more, and a
 /// pod that it cannot ask about would be created without a sidecar.
 const LINGER: Duration = Duration::from_secs(5);

@@ -79,6 +79,16 @@ impl Managed {
         self.loaded(run).await
     }
 
+    /// How often the controller has written Secrets of this namespace, or tried to.
+    fn written_secrets(&self) -> Result<usize> {
+        let mut events = self.kubernetes.audit()?;
+        events.retain(|event| event.namespace == self.namespace && event.resource == "secrets");
+        Ok(events
+            .iter()
+            .filter(|event| event.verb != "get" && event.user_agent.contains("controller"))
+            .count())
+    }
+
     /// What a stranger is told who shows this token.
     async fn knock(&self, token: Option<&str>) -> Result<Result<(), Code>> {
         let ca = self.volume.directory().join("ca.crt");
@@ -102,7 +112,7 @@ impl Managed {
 /// the StatefulSet, and opens this sidecar to nobody else.
 #[tokio::test]
 async fn a_sidecar_without_credentials_gets_some() -> Result<()> {
-    let managed = Managed::new("managed", &[]).await?;
+    let mut managed = Managed::new("managed", &[]).await?;
     managed.load("managed").await?;
     let secret = managed.secret(&format!("{NAME}-master-preload")).await?;
     ensure!(secret.type_.as_deref() == Some("preload.dev/credentials"), "{:?}", secret.type_);
@@ -121,6 +131,12 @@ async fn a_sidecar_without_credentials_gets_some() -> Result<()> {
     let everything = format!("{shown}{}{}", managed.controller.log(), managed.sidecar.log());
     ensure!(!tokens.lines().any(|token| everything.contains(token)), "a token is in a log or an object");
     ensure!(!everything.contains("PRIVATE KEY"), "a key is in a log or an object");
+    // Another leader finds all in order, and writes none of it again.
+    let written = managed.written_secrets()?;
+    managed.controller.end(Signal::SIGTERM).await?;
+    managed.controller.restart().await?;
+    managed.load_more("managed-more", 2).await?;
+    ensure!(managed.written_secrets()? == written, "a Secret was written again");
     managed.controller.assert_no_errors()
 }
 
@@ -157,10 +173,17 @@ async fn a_deleted_root_is_replaced_and_all_that_hangs_on_it() -> Result<()> {
     managed.load("root-0").await?;
     let (tokens, authority) = (managed.volume.read("tokens")?, managed.volume.read("ca.crt")?);
     let secrets: Api<Secret> = Api::namespaced(managed.kubernetes.client().await?, &managed.namespace);
+    // A master that nothing is loaded for: nobody would notice that its credentials are old.
+    let idle = Fluid::new(managed.kubernetes, &managed.namespace, "idle").await?;
+    idle.create_injected_master_pod(managed.sidecar.address()).await?;
     secrets.delete(ROOT, &DeleteParams::default()).await.context("delete the root")?;
     // Otherwise within a minute.
     managed.controller.end(Signal::SIGTERM).await?;
     managed.controller.restart().await?;
+    wait::until("the credentials of the idle master", wait::LIMIT, async || {
+        Ok(secrets.get_opt("idle-master-preload").await?.map(drop))
+    })
+    .await?;
     managed.load_more("root-1", 2).await?;
     let now = managed.volume.read("tokens")?;
     ensure!(!now.lines().any(|token| tokens.contains(token)), "an old token is accepted still");
