@@ -48,7 +48,7 @@ check: ## Checks format, lints and documentation
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-bench: prerequisites ## Measures, writes docs/benchmarks.md; BENCH_ARGS=name: one section
+bench: prerequisites static ## Measures, writes docs/benchmarks.md; BENCH_ARGS=name: one section
 	cargo build --workspace --release --locked
 	cargo bench --package preload-tests --bench preload --locked -- $(BENCH_ARGS)
 	cargo bench --package preload-sidecar --bench store --locked

@@ -10,6 +10,7 @@
 mod controller;
 mod document;
 mod durable;
+mod exec;
 mod machine;
 mod overhead;
 mod plot;
@@ -27,7 +28,7 @@ use std::time::Instant;
 use tokio::sync::OnceCell;
 
 /// In the order of the document.
-const SECTIONS: [&str; 6] = ["durable", "watchers", "startup", "verify", "overhead", "controller"];
+const SECTIONS: [&str; 7] = ["durable", "watchers", "startup", "verify", "overhead", "exec", "controller"];
 
 /// What the sections share.
 #[derive(Debug)]
@@ -65,6 +66,7 @@ impl Bench {
             "startup" => startup::run(self).await,
             "verify" => verify::run(self).await,
             "overhead" => overhead::run(self).await,
+            "exec" => exec::run(self).await,
             _ => controller::run(self).await,
         }
     }

@@ -72,6 +72,29 @@ pub(crate) fn dots(title: &str, unit: &str, rows: &[(String, Vec<f64>)]) -> Stri
     chart.finish()
 }
 
+/// From the median of each (sorted) to its 99th percentile, on a scale of decades; the number picks a colour.
+pub(crate) fn ranges(title: &str, unit: &str, rows: &[(&str, usize, &[f64])]) -> String {
+    let ends = |percent: f64| rows.iter().map(move |(_, _, values)| percentile(values, percent).max(1e-3));
+    let floor = ends(50.0).fold(f64::INFINITY, f64::min).log10().floor();
+    let ceiling = ends(99.0).fold(1e-3, f64::max).log10().ceil();
+    let mut chart = Chart::new(title, "", unit, ceiling - floor, (0.0, rows.len() as f64));
+    for decade in floor as i32..=ceiling as i32 {
+        for step in [1.0, 2.0, 5.0] {
+            let value: f64 = step * 10_f64.powi(decade);
+            if value.log10() <= ceiling {
+                chart.tick_x(value.log10() - floor, &plain(value));
+            }
+        }
+    }
+    for (index, (name, colour, values)) in rows.iter().enumerate() {
+        let (p50, p99) = (percentile(values, 50.0), percentile(values, 99.0));
+        let words = format!("{name}: {}, p99 {}", number(p50), number(p99));
+        let at = |value: f64| value.max(1e-3).log10() - floor;
+        chart.range(index, &words, COLOURS[colour % COLOURS.len()], (at(p50), at(p99)));
+    }
+    chart.finish()
+}
+
 /// Multiples of 1, 2 or 5 up to `end`, about `count` of them.
 fn round_steps(end: f64, count: u32) -> impl Iterator<Item = f64> {
     let rough = end / f64::from(count);
@@ -197,6 +220,15 @@ impl Chart {
                 "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\" fill=\"{colour}\" fill-opacity=\"0.7\"/>"
             );
         }
+    }
+
+    fn range(&mut self, index: usize, words: &str, colour: &str, (from, to): (f64, f64)) {
+        let y = self.y(self.range.1 - index as f64 - 0.72);
+        self.text((LEFT, y - 11.0), "", words);
+        let (from, to) = (self.x(from), self.x(to));
+        self.line((from, y), (to, y), &format!("stroke=\"{colour}\" stroke-width=\"6\" opacity=\"0.45\""));
+        self.line((to, y - 7.0), (to, y + 7.0), &format!("stroke=\"{colour}\" stroke-width=\"2.5\""));
+        let _ = writeln!(self.svg, "<circle cx=\"{from:.1}\" cy=\"{y:.1}\" r=\"5.5\" fill=\"{colour}\"/>");
     }
 
     fn finish(mut self) -> String {

@@ -55,6 +55,11 @@ pub fn kubernetes() -> Result<PathBuf> {
     built("kubernetes", &format!("{KUBERNETES}-nodes"))
 }
 
+/// kubectl by itself, which starts sooner than as a part of that.
+pub fn kubectl() -> Result<PathBuf> {
+    built("kubectl", KUBERNETES)
+}
+
 /// CoreDNS.
 pub fn dns() -> Result<PathBuf> {
     built("dns", DNS)
