@@ -3,7 +3,8 @@
 //! Works on JSON instead of types: fields that this program does not know survive.
 //!
 //! Invariants: what is there stays as it is, things are only added; an injected pod is left alone, so a second
-//! call changes nothing; a pod that the API server accepts is one that it accepts afterwards, or it is left alone.
+//! call changes nothing; a pod that is valid is valid afterwards, or it is left
+//! alone. (Quotas and limit ranges are not known here: they may refuse what was added.)
 
 mod container;
 mod manifest;

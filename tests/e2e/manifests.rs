@@ -117,3 +117,20 @@ fn names_agree() -> Result<()> {
     ensure!(configuration["webhooks"][0]["failurePolicy"] == json!("Ignore"), "it must fail open");
     Ok(())
 }
+
+/// The page of the security model names tests: each of them exists.
+#[test]
+fn tests_that_are_named_exist() -> Result<()> {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/security.md"))?;
+    let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e");
+    let mut named = 0;
+    for words in page.split('`').skip(1).step_by(2).filter(|words| words.contains("::")) {
+        let (module, test) = words.rsplit_once("::").context("a path")?;
+        let file = format!("{sources}/{}.rs", module.replace("::", "/"));
+        let source = std::fs::read_to_string(&file).with_context(|| format!("{words}: read {file}"))?;
+        ensure!(source.contains(&format!("fn {test}(")), "there is no test {words}");
+        named += 1;
+    }
+    ensure!(named >= 10, "only {named} tests are named");
+    Ok(())
+}

@@ -29,10 +29,10 @@ pub struct ControllerSetup {
 }
 
 impl ControllerSetup {
-    /// As the administrator, serving `namespace` alone, with its lease there.
+    /// With the rights that `deploy/base` grants, serving `namespace` alone, with its lease there.
     pub fn new(kubernetes: &Kubernetes, namespace: &str) -> Self {
         Self {
-            kubeconfig: kubernetes.kubeconfig().to_owned(),
+            kubeconfig: kubernetes.controllers_kubeconfig().to_owned(),
             namespace: Some(namespace.to_owned()),
             lease_namespace: namespace.to_owned(),
             arguments: Vec::new(),
@@ -99,7 +99,12 @@ impl ControllerSetup {
     }
 
     /// Starts it and does not wait.
-    pub fn spawn(self, kubernetes: &Kubernetes) -> Result<Controller<'_>> {
+    pub fn spawn(mut self, kubernetes: &Kubernetes) -> Result<Controller<'_>> {
+        // In a namespace of the test's own lies a root, and the registration has a name of its own: the rights of
+        // `deploy/base` are for the one of each that a cluster has.
+        if (self.managed || self.webhook) && self.kubeconfig == kubernetes.controllers_kubeconfig() {
+            kubernetes.kubeconfig().clone_into(&mut self.kubeconfig);
+        }
         let sandbox = kubernetes.sandbox();
         let log = sandbox.folder("controller")?.join("log");
         let admin = sandbox.free_address();

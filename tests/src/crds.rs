@@ -38,7 +38,8 @@ pub async fn install(kubernetes: &Kubernetes, crds: Crds) -> Result<()> {
     }
     let wait = ["wait", "--for=condition=Established", "--timeout=60s", "crd"];
     let names = ["preloads.preload.dev", "alluxioruntimes.data.fluid.io"];
-    kubernetes.kubectl(&[&wait[..], &names].concat()).await?.success().map(drop)
+    kubernetes.kubectl(&[&wait[..], &names].concat()).await?.success()?;
+    kubernetes.restrict_controllers().await
 }
 
 /// What the documentation tells users of Fluid to do.

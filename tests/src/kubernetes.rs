@@ -21,6 +21,7 @@ pub use part::Part;
 use crate::leash::{Exit, Leash};
 use crate::machine::Machine;
 use crate::prerequisites;
+use crate::rights;
 use crate::sandbox::{Output, Sandbox};
 use crate::wait;
 use anyhow::{Context, Result, bail};
@@ -65,6 +66,8 @@ pub struct Kubernetes {
     lan: Option<Lan>,
     access: Access,
     kubeconfig: PathBuf,
+    /// Of the controllers of tests, once [`crate::crds::install`] has granted them their rights.
+    controllers: OnceCell<PathBuf>,
     options: KubernetesOptions,
     sandbox: Sandbox,
 }
@@ -100,7 +103,9 @@ impl Kubernetes {
         audit::write_policy(&sandbox)?;
         let access = Access::new(&sandbox, lan.is_some())?;
         let kubeconfig = access.administrator("administrator")?;
-        let kubernetes = Self { parts: Mutex::default(), lan, access, kubeconfig, options, sandbox };
+        let controllers = OnceCell::new();
+        let kubernetes =
+            Self { parts: Mutex::default(), lan, access, kubeconfig, controllers, options, sandbox };
         for part in kubernetes.all_parts() {
             kubernetes.spawn(part)?;
         }
@@ -291,7 +296,20 @@ impl Kubernetes {
             })
             .await?;
         }
+        if self.controllers.initialized() {
+            rights::grant_in(self, &name).await?;
+        }
         Ok(name)
+    }
+
+    /// From now on controllers of tests have the rights of `deploy/base`, in namespaces that are made after this.
+    pub(crate) async fn restrict_controllers(&self) -> Result<()> {
+        self.controllers.get_or_try_init(|| rights::grant(self)).await.map(drop)
+    }
+
+    /// A kubeconfig file for controllers of tests; without [`crate::crds::install`] that of the administrator.
+    pub(crate) fn controllers_kubeconfig(&self) -> &Path {
+        self.controllers.get().unwrap_or(&self.kubeconfig)
     }
 
     /// A kubeconfig file with a token of a ServiceAccount, which is created if it is absent. It may do nothing

@@ -61,6 +61,7 @@ pub mod prerequisites;
 pub mod processes;
 pub mod proxy;
 pub mod registration;
+pub mod rights;
 pub mod sandbox;
 pub mod secret;
 pub mod secret_volume;

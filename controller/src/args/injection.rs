@@ -33,8 +33,8 @@ pub struct InjectionArgs {
     /// Memory that is reserved; none: nothing is said
     #[arg(long, env = "PRELOAD_SIDECAR_MEMORY_REQUEST", default_value = "192Mi", value_parser = quantity)]
     pub sidecar_memory_request: Quantity,
-    /// Most memory, of which Alluxio's command line takes up to 512Mi of heap; none: no limit
-    #[arg(long, env = "PRELOAD_SIDECAR_MEMORY_LIMIT", default_value = "768Mi", value_parser = quantity)]
+    /// Most memory; of 512Mi Alluxio's command line takes up to 256Mi of heap, of 768Mi 512Mi; none: no limit
+    #[arg(long, env = "PRELOAD_SIDECAR_MEMORY_LIMIT", default_value = "512Mi", value_parser = quantity)]
     pub sidecar_memory_limit: Quantity,
     /// One more argument of `preload-sidecar serve`, such as --sidecar-arg=--log=debug; may be repeated
     #[arg(long, allow_hyphen_values = true)]
