@@ -147,6 +147,13 @@ impl Nodes {
         import(self.kubernetes.sandbox(), &self.nodes, image).await
     }
 
+    /// Gives an image another name too, on every node.
+    pub async fn tag(&self, image: &str, name: &str) -> Result<()> {
+        let sandbox = self.kubernetes.sandbox();
+        let tag = ["images", "tag", image, name];
+        try_join_all(self.nodes.iter().map(|node| node.ctr(sandbox, &tag))).await.map(drop)
+    }
+
     /// Runs a program beside the control plane, where pods, Services and their names are reached.
     pub async fn run(&self, command: &Command) -> Result<Output> {
         let machine = self.kubernetes.machine().context("there is no network of nodes")?;
