@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 pub(crate) const SIDECAR: &str = "preload-sidecar";
 pub(crate) const MASTER: &str = "alluxio-master";
-/// Small ones: each costs its round trips, so that a load of some hundreds has a middle.
+/// Small ones: each costs its round trips, so that a load of a thousand has a middle.
 const FILE: u64 = 32 << 10;
 /// A master starts again, and its workers register.
 const PATIENCE: Duration = Duration::from_secs(300);

@@ -33,14 +33,15 @@ metadata: {namespace: elsewhere, name: hbase}
 spec: {replicas: 1}
 ";
 
-/// The commands of the chapter, each with its arguments.
+/// The commands of the chapter. Those after a remark, such as for Fluid alone, are not among them.
 fn commands(chapter: &str) -> Result<Vec<String>> {
     let page = include_str!("../../docs/install.md");
     let (_, text) = page.split_once(&format!("\n## {chapter}\n")).context("no such chapter")?;
-    let text = text.split("\n## ").next().unwrap_or_default();
-    let lines = text.lines().filter_map(|line| line.strip_prefix("    "));
-    let commands = lines.map(|line| line.split_once('#').map_or(line, |(command, _)| command).trim_end());
-    Ok(commands.filter(|command| command.starts_with("kubectl ")).map(str::to_owned).collect())
+    let mut paragraphs = text.split("\n\n");
+    let commands = paragraphs.find(|text| text.starts_with("    kubectl ")).context("no command")?;
+    let without_remark =
+        |line: &str| line.split_once('#').map_or(line, |(command, _)| command).trim().to_owned();
+    Ok(commands.lines().map(without_remark).collect())
 }
 
 /// Everything that kubectl can list, as `KIND/NAME` with its labels, type and finalizers.

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use preload_tests::Course;
 use preload_tests::nodes::{catalogue, installation::SYSTEM};
 
-const FILES: usize = 400;
+const FILES: usize = 1000;
 const NEXT: &str = "next";
 
 #[tokio::test]
