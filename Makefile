@@ -11,10 +11,10 @@ export RUST_BACKTRACE ?= 1
 export RUST_LIB_BACKTRACE ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites demo demo-kubernetes cluster static test check bench manifests clean
+.PHONY: help prerequisites demo demo-kubernetes cluster static test e2e check bench manifests clean
 
 help: ## Lists these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 prerequisites: ## Fetches Alluxio, grpcurl, Kubernetes and CoreDNS into ~/.cache/alluxio-preload, once
 	@tests/prerequisites
@@ -43,9 +43,14 @@ test: prerequisites static ## Runs every test, most of them on a real Alluxio or
 	cargo build --workspace --locked
 	cargo test --workspace --locked --no-fail-fast -- --test-threads $(TEST_THREADS) $(TEST_ARGS)
 
+e2e: prerequisites static ## Runs the long cases on real nodes: kills, upgrade, uninstall
+	cargo build --package preload-tests --bins --locked
+	cargo test --package preload-tests --test cluster --locked --no-fail-fast -- --test-threads 1 --nocapture $(TEST_ARGS)
+
 check: ## Checks format, lints and documentation
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --package preload-tests --test cluster --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 bench: prerequisites static ## Measures, writes docs/benchmarks.md; BENCH_ARGS=name: one section

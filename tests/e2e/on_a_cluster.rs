@@ -83,7 +83,7 @@ async fn run(nodes: &Nodes, installation: &Installation<'_>) -> Result<()> {
         Ok(pods.get_opt(alluxio::MASTER).await?.is_none().then_some(()))
     })
     .await?;
-    installation.apply_file("alluxio-master.yaml").await?;
+    installation.apply_file("alluxio-master.yaml", &[]).await?;
     preloads.until("alluxio", loaded(2)).await?;
     assert_injected(&master(nodes).await?)?;
     everything_is_cached(&alluxio).await?;

@@ -73,6 +73,11 @@ impl Course {
         Self::start(client, namespace, kind, "AlluxioRuntime").await
     }
 
+    pub async fn of_deployments(client: &Client, namespace: &str) -> Result<Self> {
+        let kind = GroupVersionKind::gvk("apps", "v1", "Deployment");
+        Self::start(client, namespace, kind, "Deployment").await
+    }
+
     async fn start(
         client: &Client,
         namespace: &str,

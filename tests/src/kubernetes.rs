@@ -87,7 +87,7 @@ impl Kubernetes {
     /// Starts it and waits until it is ready.
     pub async fn start(options: KubernetesOptions) -> Result<Self> {
         let kubernetes = Self::spawn_in(Sandbox::new()?, None, options)?;
-        kubernetes.ready().await?;
+        kubernetes.come_up().await?;
         Ok(kubernetes)
     }
 
@@ -106,10 +106,20 @@ impl Kubernetes {
         let controllers = OnceCell::new();
         let kubernetes =
             Self { parts: Mutex::default(), lan, access, kubeconfig, controllers, options, sandbox };
-        for part in kubernetes.all_parts() {
+        for part in [Part::Etcd, Part::ApiServer] {
             kubernetes.spawn(part)?;
         }
         Ok(kubernetes)
+    }
+
+    /// Waits for the API server, and starts and awaits what works with it: kube-controller-manager gives up when
+    /// that is not ready within ten seconds.
+    pub(crate) async fn come_up(&self) -> Result<()> {
+        self.ready().await?;
+        for part in self.all_parts().into_iter().filter(|part| !self.parts().contains_key(part)) {
+            self.spawn(part)?;
+        }
+        self.ready().await
     }
 
     fn all_parts(&self) -> Vec<Part> {
@@ -180,7 +190,7 @@ impl Kubernetes {
 
     // === readiness ===
 
-    pub(crate) async fn ready(&self) -> Result<()> {
+    async fn ready(&self) -> Result<()> {
         let client = self.client().await?;
         let ready = wait::until("Kubernetes to be ready", wait::LIMIT, async || {
             let ended = self.parts().iter().find_map(|(part, leash)| Some((*part, leash.exit()?)));

@@ -93,7 +93,7 @@ impl Nodes {
             anyhow::Ok(nodes)
         };
         let (nodes, dns) = tokio::try_join!(make_nodes, async {
-            kubernetes.ready().await?;
+            kubernetes.come_up().await?;
             dns::start(&kubernetes)
         })?;
         let nodes = Self { nodes, _dns: dns, kubernetes };
@@ -145,6 +145,13 @@ impl Nodes {
     /// Gives an image to every node.
     pub async fn import(&self, image: Image) -> Result<()> {
         import(self.kubernetes.sandbox(), &self.nodes, image).await
+    }
+
+    /// Gives an image another name too, on every node.
+    pub async fn tag(&self, image: &str, name: &str) -> Result<()> {
+        let sandbox = self.kubernetes.sandbox();
+        let tag = ["images", "tag", image, name];
+        try_join_all(self.nodes.iter().map(|node| node.ctr(sandbox, &tag))).await.map(drop)
     }
 
     /// Runs a program beside the control plane, where pods, Services and their names are reached.

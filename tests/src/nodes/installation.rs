@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// Where the controller is.
 pub const SYSTEM: &str = "preload-system";
+/// What all objects of ours, but those of the example, are labelled with.
+pub const NAME: &str = "app.kubernetes.io/name=alluxio-preload";
 /// Images may be there by tag alone: each of these is the one that `make static` has built.
 const IMAGE: &str = "alluxio-preload";
 
@@ -80,6 +82,13 @@ impl<'a> Installation<'a> {
         self.nodes.kubernetes().kubectl(&["apply", "--server-side", "--validate=strict", "-k", &folder]).await
     }
 
+    /// The same for the controller and what belongs to it: the example of Alluxio stays as it is.
+    pub async fn apply_controller(&self) -> Result<Output> {
+        let folder = self.kustomization.to_string_lossy().into_owned();
+        let apply = ["apply", "--server-side", "--validate=strict", "-k", &folder, "--selector", NAME];
+        self.nodes.kubernetes().kubectl(&apply).await
+    }
+
     /// `kubectl delete -k`, which waits until all is gone.
     pub async fn delete(&self) -> Result<Output> {
         let folder = self.kustomization.to_string_lossy().into_owned();
@@ -112,8 +121,19 @@ impl<'a> Installation<'a> {
         AlluxioPods::applied(self.nodes, self.ufs.clone())
     }
 
-    /// A manifest of the overlay by itself, with the same changes, such as `alluxio-master.yaml`.
-    pub async fn apply_file(&self, name: &str) -> Result<()> {
-        self.nodes.kubernetes().apply(&alluxio::manifest(name)?).await
+    /// A manifest of the overlay by itself, such as `alluxio-master.yaml`, but for these replacements of text.
+    pub async fn apply_file(&self, name: &str, replacements: &[(&str, &str)]) -> Result<()> {
+        let file = alluxio::manifest(name)?;
+        let file = replacements.iter().try_fold(file, |yaml, (old, new)| alluxio::replaced(&yaml, old, new));
+        self.nodes.kubernetes().apply(&file?).await
+    }
+
+    /// The master as the overlay has it, but for these replacements of text.
+    pub async fn apply_master(&self, replacements: &[(&str, &str)]) -> Result<()> {
+        let (_, tag) = catalogue::PRELOAD.split_once(':').context("a tag")?;
+        let shipped = format!("{IMAGE}:{}", env!("CARGO_PKG_VERSION"));
+        let image = format!("{IMAGE}:{tag}");
+        let replacements = [&[(&*shipped, &*image)], replacements].concat();
+        self.apply_file("alluxio-master.injected.yaml", &replacements).await
     }
 }

@@ -80,7 +80,7 @@ impl Node {
         }
         let machine = Machine::new(sandbox, &name)?;
         machine
-            .script(sandbox, &preparation(&name, &directory), wait::LIMIT)
+            .script(sandbox, &preparation(&name, &address(number), &directory), wait::LIMIT)
             .await
             .with_context(|| format!("prepare {name}"))?;
         connect(kubernetes, &machine, number, count).await.with_context(|| format!("connect {name}"))?;
@@ -266,10 +266,13 @@ impl Node {
 }
 
 /// Before anything runs: names, and private places for what is written to fixed ones.
-fn preparation(name: &str, directory: &Path) -> String {
+fn preparation(name: &str, address: &str, directory: &Path) -> String {
     format!(
         r#"cd '{directory}'
         hostname {name}
+        # Also of pods on its network, which have its name.
+        printf '127.0.0.1 localhost\n{address} {name}\n' > hosts
+        mount --bind hosts /etc/hosts
         ip link set lo up
         echo 1 > /proc/sys/net/ipv4/ip_forward
         mount -t tmpfs -o mode=755 tmpfs /run
