@@ -46,7 +46,9 @@ async fn garbage() -> Result<()> {
     ] {
         ensure!(post(&client, "/mutate", garbage.clone().into()).await? == 400, "{garbage:?}");
     }
-    ensure!(post(&client, "/mutate", vec![b' '; 5 << 20]).await? == 413);
+    // The connection may be cut while the client still writes: then it never reads the answer.
+    let oversize = post(&client, "/mutate", vec![b' '; 5 << 20]).await;
+    ensure!(oversize.as_ref().map_or(true, |status| *status == 413), "{oversize:?}");
     ensure!(post(&client, "/", Vec::new()).await? == 404);
     // A request as it should be, with a pod as it should not be.
     for object in
