@@ -22,6 +22,7 @@ use preload_sidecar::{
     metrics::Metrics,
     store::Store,
 };
+use tokio::sync::watch;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -30,12 +31,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 struct Fuse {
     span: Option<&'static str>,
     panics: Arc<AtomicUsize>,
-    calls: Arc<AtomicUsize>,
+    calls: watch::Sender<usize>,
 }
 
 impl Fuse {
     fn new(span: Option<&'static str>, panics: usize) -> Self {
-        Self { span, panics: Arc::new(panics.into()), calls: Arc::default() }
+        Self { span, panics: Arc::new(panics.into()), calls: watch::Sender::default() }
     }
 
     fn clock(&self) -> Clock {
@@ -43,7 +44,7 @@ impl Fuse {
         Clock::from_fn(move || {
             let here = tracing::Span::current().metadata().map(tracing::Metadata::name);
             if here == fuse.span {
-                fuse.calls.fetch_add(1, Ordering::Relaxed);
+                fuse.calls.send_modify(|calls| *calls += 1);
                 let left = |left: usize| left.checked_sub(1);
                 assert!(
                     fuse.panics.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_err(),
@@ -55,12 +56,12 @@ impl Fuse {
     }
 
     async fn called(&self, times: usize) {
-        let called = async {
-            while self.calls.load(Ordering::Relaxed) < times {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(LIMIT, called).await.expect("nobody asks for the time");
+        let mut calls = self.calls.subscribe();
+        let called = calls.wait_for(|calls| *calls >= times);
+        tokio::time::timeout(LIMIT, called)
+            .await
+            .expect("nobody asks for the time")
+            .expect("we hold a sender");
     }
 }
 

@@ -94,15 +94,8 @@ async fn a_token_over_tls_lets_in_and_can_be_rotated() -> Result<()> {
     let server = authority.identity(&["localhost"])?;
     let token = sandbox.directory().join("token");
     fs::write(&token, "first\n")?;
-    let sidecar = Setup::alone(&sandbox)
-        .argument("--tls-cert")
-        .argument(&server.certificate)
-        .argument("--tls-key")
-        .argument(&server.key)
-        .argument("--token-file")
-        .argument(&token)
-        .start()
-        .await?;
+    let sidecar =
+        Setup::alone(&sandbox).tls(&server).argument("--token-file").argument(&token).start().await?;
     let address = sidecar.address();
     let authority = authority.certificate().display().to_string();
     let tls = ["-cacert", authority.as_str(), "-servername", "localhost"];
@@ -145,10 +138,7 @@ async fn a_client_certificate_lets_in() -> Result<()> {
     let stranger = Authority::new(&sandbox.folder("stranger")?)?;
     let server = authority.identity(&["localhost"])?;
     let sidecar = Setup::alone(&sandbox)
-        .argument("--tls-cert")
-        .argument(&server.certificate)
-        .argument("--tls-key")
-        .argument(&server.key)
+        .tls(&server)
         .argument("--tls-client-ca")
         .argument(authority.certificate())
         .start()

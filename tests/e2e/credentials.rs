@@ -228,15 +228,8 @@ async fn files_named_one_by_one_are_read_again_too() -> Result<()> {
     let (server, next) = (old.identity(&["localhost"])?, new.identity(&["localhost"])?);
     let token = sandbox.directory().join("token");
     fs::write(&token, "short")?;
-    let sidecar = Setup::alone(&sandbox)
-        .argument("--tls-cert")
-        .argument(&server.certificate)
-        .argument("--tls-key")
-        .argument(&server.key)
-        .argument("--token-file")
-        .argument(&token)
-        .start()
-        .await?;
+    let sidecar =
+        Setup::alone(&sandbox).tls(&server).argument("--token-file").argument(&token).start().await?;
     client(&sidecar, &old, None, Some("short"))?.list_loads(ListLoadsRequest::default()).await?;
     // Not at once, as people do it: in between key and certificate differ.
     replace(&next.certificate, &server.certificate)?;

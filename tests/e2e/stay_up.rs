@@ -132,15 +132,8 @@ async fn a_certificate_that_cannot_be_used_is_waited_for() -> Result<()> {
     let good = fs::read(&server.certificate)?;
     fs::write(&server.certificate, "not PEM")?;
     let token = sandbox.directory().join("token");
-    let mut sidecar = Setup::alone(&sandbox)
-        .stay_up()
-        .argument("--tls-cert")
-        .argument(&server.certificate)
-        .argument("--tls-key")
-        .argument(&server.key)
-        .argument("--token-file")
-        .argument(&token)
-        .spawn()?;
+    let mut sidecar =
+        Setup::alone(&sandbox).stay_up().tls(&server).argument("--token-file").argument(&token).spawn()?;
     says(&sidecar, 503, &[&token.display().to_string(), "missing"]).await?;
     fs::write(&token, "token")?;
     says(&sidecar, 503, &[&server.certificate.display().to_string(), "no certificate in PEM"]).await?;

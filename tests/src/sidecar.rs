@@ -1,6 +1,7 @@
 //! The real `preload-sidecar` binary as a process: started, killed and started again on the same state
 //! directory and the same ports.
 
+use crate::certificates::Identity;
 use crate::cluster::Cluster;
 use crate::http;
 use crate::leash::{self, Exit, Leash};
@@ -90,6 +91,15 @@ impl<'a> Setup<'a> {
     pub fn argument(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
         self
+    }
+
+    /// Serves TLS with this certificate.
+    #[must_use]
+    pub fn tls(self, identity: &Identity) -> Self {
+        self.argument("--tls-cert")
+            .argument(&identity.certificate)
+            .argument("--tls-key")
+            .argument(&identity.key)
     }
 
     #[must_use]

@@ -170,13 +170,7 @@ async fn tls_and_token() -> Result<()> {
         let (authority, token) = (&authority, &token);
         async move {
             let identity = authority.identity(&[&name])?;
-            let setup = Setup::new(alluxio)
-                .argument("--tls-cert")
-                .argument(&identity.certificate)
-                .argument("--tls-key")
-                .argument(&identity.key)
-                .argument("--token-file")
-                .argument(token);
+            let setup = Setup::new(alluxio).tls(&identity).argument("--token-file").argument(token);
             setup.start().await
         }
     };
