@@ -146,15 +146,12 @@ impl Client {
             chunk_size: Some(1),
         };
         let subject = format!("block {id}");
-        let read = self.worker(worker, deadline, Some(&subject), |connection| {
-            let request = request.clone();
-            async move {
-                let mut client = BlockWorkerClient::new(connection.service());
-                // Open until the answer is there: a client that has nothing more to say is taken for gone.
-                let requests = stream::once(ready(request)).chain(stream::pending());
-                let mut answers = client.read_block(requests).await?.into_inner();
-                Ok(Response::new(answers.message().await?))
-            }
+        let read = self.worker(worker, deadline, Some(&subject), |connection| async move {
+            let mut client = BlockWorkerClient::new(connection.service());
+            // Open until the answer is there: a client that has nothing more to say is taken for gone.
+            let requests = stream::once(ready(request)).chain(stream::pending());
+            let mut answers = client.read_block(requests).await?.into_inner();
+            Ok(Response::new(answers.message().await?))
         });
         let answer = read.await?;
         Ok(answer.and_then(|answer| answer.chunk?.data).is_some_and(|data| data.len() == 1))
