@@ -51,6 +51,8 @@ const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(250);
 /// Times that a worker which says that it still reads is asked again, each after 30 s of its own.
 const PATIENCE: u32 = 40;
+/// Looks at the workers for which a copy waits when one that it may go to does not answer.
+const WAITS: u32 = 15;
 /// Between two looks at the workers.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -90,6 +92,7 @@ struct Copy {
     block: UfsBlock,
     tries: u32,
     asked_again: u32,
+    waits: u32,
 }
 
 /// A file of which copies are open.
@@ -187,6 +190,7 @@ impl<'a> Dispatcher<'a> {
                 block: block.clone(),
                 tries: 0,
                 asked_again: 0,
+                waits: 0,
             }));
         }
         self.open += copies.len();
@@ -195,7 +199,7 @@ impl<'a> Dispatcher<'a> {
     }
 
     /// Queues a copy with the worker that is to make it.
-    fn place(&mut self, copy: Copy) {
+    fn place(&mut self, mut copy: Copy) {
         let Some(file) = self.files.get_mut(&copy.file) else { return };
         let workers = file.workers.entry(copy.block.id).or_default();
         match self.placement.place(copy.block.length, workers) {
@@ -204,6 +208,10 @@ impl<'a> Dispatcher<'a> {
                 if let Some(lane) = self.lanes.get_mut(&worker) {
                     lane.queue.push_back(copy);
                 }
+            }
+            None if self.placement.has_suspects() && copy.waits < WAITS => {
+                copy.waits += 1;
+                self.running.push(sleep(LOOK_EVERY).map(|()| Event::Again(copy)).boxed());
             }
             None => self.give_up(&copy, "no live worker is left that could hold a further copy"),
         }

@@ -94,9 +94,12 @@ impl Attempt {
 
     /// The event that begins it.
     pub(super) fn started(self, job: &Job, remnant: Option<Remnant>) -> Event {
+        // The reason for the first run is that for those after it.
+        let same = job.engine == Some(self.engine) && !job.engine_reason.is_empty();
+        let why = if same { job.engine_reason.clone() } else { self.why.to_string() };
         Event::LoadingStarted {
             engine: self.engine,
-            why: self.why.to_string(),
+            why,
             message: self.describe(job),
             top_up: self.repair,
             resumed: self.resumed,
@@ -225,8 +228,7 @@ pub(super) fn next_attempt(job: &Job) -> Option<Attempt> {
     if job.engine == Some(EngineKind::DistributedLoad) || job.top_ups > 0 {
         return (job.top_ups < most).then_some(native(Why::Repair, true));
     }
-    let why = if job.spec.engine == EngineChoice::Native { Why::Asked } else { Why::NoJobService };
-    (job.attempt < most).then_some(native(why, false))
+    (job.attempt < most).then_some(native(Why::Asked, false))
 }
 
 #[cfg(test)]
