@@ -31,6 +31,9 @@ pub struct Spec {
     pub timeout: Option<Duration>,
     pub max_attempts: NonZeroU32,
     pub labels: BTreeMap<String, String>,
+    /// How often LOADED is checked again; `None`: never. Specs that were stored before there was this field lack it.
+    #[serde(default)]
+    pub reverify_interval: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,10 +77,12 @@ impl Spec {
             timeout: None,
             max_attempts: MAX_ATTEMPTS,
             labels: BTreeMap::new(),
+            reverify_interval: None,
         }
     }
 
-    /// Names of the fields in which two specs wish for different loads. Time-outs and labels do not count.
+    /// Names of the fields in which two specs wish for different loads. Gates, time-outs, labels
+    /// and the interval of checks do not count.
     #[must_use]
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         [

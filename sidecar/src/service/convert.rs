@@ -24,6 +24,8 @@ const MAX_REPLICAS: u32 = 10_000;
 const MAX_ATTEMPTS: u32 = 100;
 /// Longer time-outs are mistakes of unit.
 const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
+/// A check is a listing of the whole path.
+const MIN_REVERIFY_INTERVAL: Duration = Duration::from_secs(1);
 
 fn error(field: &'static str, problem: impl Into<String>) -> SpecError {
     SpecError { field, problem: problem.into() }
@@ -59,6 +61,7 @@ pub(super) fn spec(spec: Option<v1::LoadSpec>) -> Result<Spec, SpecError> {
         max_attempts: at_most("spec.max_attempts", spec.max_attempts, MAX_ATTEMPTS)?
             .unwrap_or(defaults.max_attempts),
         labels: labels("spec.labels", spec.labels)?,
+        reverify_interval: reverify_interval(spec.reverify_interval)?,
         ..defaults
     })
 }
@@ -112,6 +115,17 @@ fn timeout(given: Option<prost_types::Duration>) -> Result<Option<Duration>, Spe
     match duration("spec.timeout", given)? {
         Some(Duration::ZERO) => Err(error("spec.timeout", "is 0s; leave it unset for no limit")),
         timeout => Ok(timeout),
+    }
+}
+
+fn reverify_interval(given: Option<prost_types::Duration>) -> Result<Option<Duration>, SpecError> {
+    const FIELD: &str = "spec.reverify_interval";
+    match duration(FIELD, given)? {
+        Some(short) if short < MIN_REVERIFY_INTERVAL => Err(error(
+            FIELD,
+            "is shorter than 1s; give 1s or more, such as 600s, or leave it unset for never",
+        )),
+        interval => Ok(interval),
     }
 }
 
@@ -175,6 +189,7 @@ pub(super) fn load(job: &Job) -> v1::Load {
         end_time: job.ended.map(timestamp),
         update_time: Some(timestamp(job.updated)),
         failures: job.failures.count,
+        verify_time: job.verified.map(timestamp),
     }
 }
 
@@ -205,6 +220,7 @@ fn spec_to_wire(spec: &Spec) -> v1::LoadSpec {
         timeout: duration_to_wire(spec.timeout),
         max_attempts: spec.max_attempts.get(),
         labels: spec.labels.clone().into_iter().collect(),
+        reverify_interval: duration_to_wire(spec.reverify_interval),
     }
 }
 
@@ -323,6 +339,10 @@ mod tests {
         let zero = Some(prost_types::Duration { seconds: 0, nanos: 0 });
         assert_eq!(field(v1::LoadSpec { timeout: zero, ..wish() }), "spec.timeout");
         assert_eq!(field(v1::LoadSpec { wait_timeout: minus, ..wish() }), "spec.wait_timeout");
+        let short = Some(prost_types::Duration { seconds: 0, nanos: 999_999_999 });
+        for reverify_interval in [minus, zero, short] {
+            assert_eq!(field(v1::LoadSpec { reverify_interval, ..wish() }), "spec.reverify_interval");
+        }
         assert_eq!(field(v1::LoadSpec { max_attempts: 101, ..wish() }), "spec.max_attempts");
         let labels = [("k".repeat(64), String::new())].into();
         assert_eq!(field(v1::LoadSpec { labels, ..wish() }), "spec.labels");
@@ -333,10 +353,13 @@ mod tests {
         #[test]
         fn any_wish_is_taken_or_refused(
             path in "/?[a-z/.]{0,8}", replicas in any::<Option<u32>>(), engine in any::<i32>(),
-            seconds in any::<i64>(), nanos in any::<i32>(), max_attempts in any::<u32>(),
+            seconds in any::<i64>(), nanos in any::<i32>(), max_attempts in any::<u32>(), again in any::<bool>(),
         ) {
             let timeout = Some(prost_types::Duration { seconds, nanos });
-            let wish = v1::LoadSpec { path, replicas, engine, timeout, max_attempts, ..wish() };
+            let reverify_interval = timeout.filter(|_| again);
+            let wish = v1::LoadSpec {
+                path, replicas, engine, timeout, max_attempts, reverify_interval, ..wish()
+            };
             if let Ok(taken) = spec(Some(wish)) {
                 prop_assert_eq!(spec(Some(spec_to_wire(&taken))).unwrap(), taken);
             }
