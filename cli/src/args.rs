@@ -10,6 +10,7 @@ use alluxio_preload_api::{
         load_spec::{Engine, LoadMetadata},
     },
 };
+use bytesize::ByteSize;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
 
@@ -157,6 +158,9 @@ pub struct Start {
     /// Check again so often whether everything is still in the cache, such as 10m [default: never]
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     pub reverify_interval: Option<Duration>,
+    /// Bring at most so much into the cache each second, such as 500MB [default: no limit]
+    #[arg(long, value_name = "BYTES", default_value = "0", hide_default_value = true)]
+    pub max_bytes_per_second: ByteSize,
     /// A label; may be given more than once
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = values::label)]
     pub labels: Vec<(String, String)>,

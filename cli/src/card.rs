@@ -25,6 +25,7 @@ pub(crate) fn card(load: &Load, paint: Paint, now: SystemTime) -> String {
         ("evict", if spec.allow_evict { "allowed".to_owned() } else { String::new() }),
         ("limits", limits(&spec)),
         ("checks", checks(&spec)),
+        ("bandwidth", bandwidth(&spec)),
         ("labels", labels(&spec)),
         ("failures", failures(load)),
         ("created", since(load.create_time, now)),
@@ -93,6 +94,13 @@ fn limits(spec: &LoadSpec) -> String {
 fn checks(spec: &LoadSpec) -> String {
     let interval = spec.reverify_interval.and_then(|interval| Duration::try_from(interval).ok());
     interval.map(|interval| format!("every {}", text::duration(interval))).unwrap_or_default()
+}
+
+fn bandwidth(spec: &LoadSpec) -> String {
+    match spec.max_bytes_per_second {
+        0 => String::new(),
+        most => format!("at most {}/s", text::bytes(most)),
+    }
 }
 
 fn labels(spec: &LoadSpec) -> String {

@@ -209,6 +209,7 @@ fn request(start: Start) -> (StartLoadRequest, bool) {
         timeout,
         max_attempts,
         reverify_interval,
+        max_bytes_per_second,
         labels,
         watch,
     } = start;
@@ -222,6 +223,7 @@ fn request(start: Start) -> (StartLoadRequest, bool) {
         max_attempts,
         labels: labels.into_iter().collect(),
         reverify_interval: reverify_interval.and_then(proto_duration),
+        max_bytes_per_second: max_bytes_per_second.as_u64(),
         ..LoadSpec::default()
     };
     spec.set_engine(engine.into());

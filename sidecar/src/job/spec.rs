@@ -1,6 +1,11 @@
 //! The wish, after defaults.
 
-use std::{collections::BTreeMap, fmt, num::NonZeroU32, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    num::{NonZeroU32, NonZeroU64},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -34,6 +39,9 @@ pub struct Spec {
     /// How often LOADED is checked again; `None`: never. Specs that were stored before there was this field lack it.
     #[serde(default)]
     pub reverify_interval: Option<Duration>,
+    /// Over all workers; `None`: no limit.
+    #[serde(default)]
+    pub max_bytes_per_second: Option<NonZeroU64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +86,7 @@ impl Spec {
             max_attempts: MAX_ATTEMPTS,
             labels: BTreeMap::new(),
             reverify_interval: None,
+            max_bytes_per_second: None,
         }
     }
 

@@ -1,6 +1,10 @@
 //! Between the contract and the domain: the only place, with its siblings, that names both.
 
-use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+use std::{
+    collections::BTreeMap,
+    num::{NonZeroU32, NonZeroU64},
+    time::Duration,
+};
 
 use alluxio_preload_api::v1;
 use jiff::Timestamp;
@@ -50,9 +54,10 @@ pub(super) fn spec(spec: Option<v1::LoadSpec>) -> Result<Spec, SpecError> {
         Some(n) => at_most("spec.replicas", n, MAX_REPLICAS)?
             .ok_or_else(|| error("spec.replicas", "is 0; give 1 or more, or leave it unset for 1"))?,
     };
+    let engine = engine(spec.engine)?;
     Ok(Spec {
         replicas,
-        engine: engine(spec.engine)?,
+        engine,
         load_metadata: load_metadata(spec.load_metadata)?,
         min_workers: spec.min_workers,
         allow_evict: spec.allow_evict,
@@ -62,6 +67,7 @@ pub(super) fn spec(spec: Option<v1::LoadSpec>) -> Result<Spec, SpecError> {
             .unwrap_or(defaults.max_attempts),
         labels: labels("spec.labels", spec.labels)?,
         reverify_interval: reverify_interval(spec.reverify_interval)?,
+        max_bytes_per_second: max_bytes_per_second(spec.max_bytes_per_second, engine)?,
         ..defaults
     })
 }
@@ -116,6 +122,14 @@ fn timeout(given: Option<prost_types::Duration>) -> Result<Option<Duration>, Spe
         Some(Duration::ZERO) => Err(error("spec.timeout", "is 0s; leave it unset for no limit")),
         timeout => Ok(timeout),
     }
+}
+
+fn max_bytes_per_second(given: u64, engine: EngineChoice) -> Result<Option<NonZeroU64>, SpecError> {
+    if given > 0 && engine == EngineChoice::DistributedLoad {
+        let problem = "cannot be kept by DISTRIBUTED_LOAD; give engine NATIVE or none, or leave it out";
+        return Err(error("spec.max_bytes_per_second", problem.to_owned()));
+    }
+    Ok(NonZeroU64::new(given))
 }
 
 fn reverify_interval(given: Option<prost_types::Duration>) -> Result<Option<Duration>, SpecError> {
@@ -221,6 +235,7 @@ fn spec_to_wire(spec: &Spec) -> v1::LoadSpec {
         max_attempts: spec.max_attempts.get(),
         labels: spec.labels.clone().into_iter().collect(),
         reverify_interval: duration_to_wire(spec.reverify_interval),
+        max_bytes_per_second: spec.max_bytes_per_second.map_or(0, NonZeroU64::get),
     }
 }
 
@@ -340,6 +355,8 @@ mod tests {
         assert_eq!(field(v1::LoadSpec { timeout: zero, ..wish() }), "spec.timeout");
         assert_eq!(field(v1::LoadSpec { wait_timeout: minus, ..wish() }), "spec.wait_timeout");
         let short = Some(prost_types::Duration { seconds: 0, nanos: 999_999_999 });
+        let limited = v1::LoadSpec { engine: 1, max_bytes_per_second: 7, ..wish() };
+        assert_eq!(field(limited), "spec.max_bytes_per_second");
         for reverify_interval in [minus, zero, short] {
             assert_eq!(field(v1::LoadSpec { reverify_interval, ..wish() }), "spec.reverify_interval");
         }

@@ -70,6 +70,7 @@ pub(super) enum Why {
     NoCommand,
     NoLauncher,
     NoJobService,
+    Limited,
     Repair,
 }
 
@@ -81,6 +82,7 @@ impl fmt::Display for Why {
             Self::NoCommand => "this Alluxio has no distributedLoad",
             Self::NoLauncher => "distributedLoad cannot be run here",
             Self::NoJobService => "no job service with live workers answers",
+            Self::Limited => "the spec limits the bandwidth, which distributedLoad cannot",
             Self::Repair => "it loads what distributedLoad left undone",
         })
     }
@@ -161,6 +163,9 @@ impl Runner {
             EngineChoice::DistributedLoad => {
                 self.abilities().await?;
                 Ok((EngineKind::DistributedLoad, Why::Asked))
+            }
+            EngineChoice::Auto if self.job().spec.max_bytes_per_second.is_some() => {
+                Ok((EngineKind::Native, Why::Limited))
             }
             EngineChoice::Auto => self.unless_stopped(self.best()).await,
         }

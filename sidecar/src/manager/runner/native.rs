@@ -46,7 +46,7 @@ impl Runner {
         let wish = Wish {
             path: job.spec.path.clone(),
             replicas: job.spec.replicas.get(),
-            max_bytes_per_second: None,
+            max_bytes_per_second: job.spec.max_bytes_per_second,
             workers,
             held: survey.held.clone(),
         };
