@@ -15,7 +15,6 @@ mod machine;
 mod overhead;
 mod plot;
 mod startup;
-mod stats;
 mod verify;
 mod watchers;
 
