@@ -12,6 +12,7 @@ use std::{
     collections::HashMap,
     future::Future,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use tonic::{Response, Status};
 
@@ -166,20 +167,10 @@ impl Client {
     /// A round trip to the RPC port of a block worker, over a connection that is kept. Limited by
     /// [`Config::connect_timeout`]: a worker that is slower than that is as good as silent.
     pub async fn ping_worker(&self, address: &WorkerAddress) -> Result<(), Error> {
-        let address = address.to_string();
-        let config = &self.inner.config;
-        let kind = ServiceType::BlockWorkerClientService;
-        let worker = self
-            .known_workers()
-            .entry(address.clone())
-            .or_insert_with(|| Arc::new(Servers::new(kind, vec![address.clone()], config.clone())))
-            .clone();
-        let ping = |connection: Arc<Connection>| async move { connection.version(kind).await };
-        let result = worker.call(config.connect_timeout, None, ping).await;
-        if result.is_err() {
-            self.known_workers().remove(&address);
-        }
-        result.map(|_| ())
+        let ping = |connection: Arc<Connection>| async move {
+            connection.version(ServiceType::BlockWorkerClientService).await
+        };
+        self.worker(address, self.inner.config.connect_timeout, None, ping).await.map(|_| ())
     }
 
     /// Jobs in these states; none given: all. Finished jobs stay in the list for a while; none survives a restart of
@@ -264,6 +255,32 @@ impl Client {
             call(client.max_decoding_message_size(MAX_MESSAGE))
         };
         self.inner.job_master.call(self.inner.config.call_timeout, subject, call).await
+    }
+
+    /// A call to the worker at `address`, over a connection that is kept until it fails.
+    pub(crate) async fn worker<T, F>(
+        &self,
+        address: &WorkerAddress,
+        deadline: Duration,
+        subject: Option<&str>,
+        call: impl Fn(Arc<Connection>) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let address = address.to_string();
+        let kind = ServiceType::BlockWorkerClientService;
+        let config = &self.inner.config;
+        let worker = self
+            .known_workers()
+            .entry(address.clone())
+            .or_insert_with(|| Arc::new(Servers::new(kind, vec![address.clone()], config.clone())))
+            .clone();
+        let result = worker.call(deadline, subject, call).await;
+        if matches!(result, Err(Error::Unreachable { .. } | Error::DeadlineExceeded { .. })) {
+            self.known_workers().remove(&address);
+        }
+        result
     }
 
     fn known_workers(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Servers>>> {

@@ -7,6 +7,7 @@
 //! Facts in the documentation of items were measured with Alluxio 2.9.3 unless said otherwise. The messages in `proto/`
 //! are our own subset, written from the field numbers.
 
+mod caching;
 mod client;
 mod codec;
 mod config;
@@ -20,6 +21,7 @@ mod servers;
 mod wire;
 mod worker;
 
+pub use caching::{BlockFailure, UfsBlock};
 pub use client::Client;
 pub use config::Config;
 pub use error::{Error, Source};

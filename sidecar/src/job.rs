@@ -47,7 +47,7 @@ pub struct Job {
     pub progress: Progress,
     /// Attempts to load so far; restarts and top-ups do not count.
     pub attempt: u32,
-    /// Runs that only added copies to blocks which had one.
+    /// Runs that loaded what distributedLoad had left undone.
     pub top_ups: u32,
     pub engine: Option<EngineKind>,
     pub engine_reason: String,
@@ -71,6 +71,9 @@ pub struct Job {
     pub active: Duration,
     /// What a run of an engine may have left behind in Alluxio's job service.
     pub remnant: Option<Remnant>,
+    /// Blocks were loaded in batches, and nobody has proven yet that they are whole.
+    #[serde(default)]
+    pub lengths_unproven: bool,
     pub failures: FailureList,
 }
 
@@ -79,6 +82,7 @@ pub struct Job {
 #[serde(rename_all = "snake_case")]
 pub enum EngineKind {
     DistributedLoad,
+    Native,
 }
 
 /// Where the failures of the last verification stand in the store.
@@ -148,6 +152,7 @@ impl Job {
             shut_since: None,
             active: Duration::ZERO,
             remnant: None,
+            lengths_unproven: false,
             failures: FailureList::default(),
         }
     }
@@ -184,7 +189,8 @@ impl Job {
                 }
                 self.engine = Some(engine);
                 self.engine_reason = why;
-                self.remnant = Some(remnant);
+                self.remnant = remnant;
+                self.lengths_unproven |= engine == EngineKind::Native;
                 self.progress.begin_attempt();
                 self.say(None, message);
             }
@@ -198,6 +204,7 @@ impl Job {
                 }
             }
             Event::RemnantCleared => self.remnant = None,
+            Event::LengthsProven => self.lengths_unproven = false,
             Event::FoundMissing { failures, message } => {
                 self.failures = failures;
                 self.say(None, message);

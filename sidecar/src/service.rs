@@ -68,7 +68,7 @@ impl PreloadService for Service {
         let manager = self.manager()?;
         let v1::StartLoadRequest { load_id, spec } = request.into_inner();
         let id = convert::optional_id(load_id).map_err(|e| status::of_field(&e))?;
-        let spec = convert::spec(spec).map_err(|e| status::of_refusal(&e))?;
+        let spec = convert::spec(spec).map_err(|e| status::of_field(&e))?;
         let job = in_time(manager.start_load(id, spec)).await?;
         Ok(Response::new(convert::load(&job)))
     }

@@ -3,7 +3,7 @@
 //! Pure: a caller feeds it files from a listing. A copy counts only on a worker of the given set, so that a
 //! worker which is silent, though the master still lists its blocks, proves nothing.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use alluxio_client::File;
 
@@ -37,6 +37,8 @@ pub struct Survey {
     pub bytes_absent: u64,
     pub bytes_short: u64,
     pub being_written: u64,
+    /// Bytes that each worker of the set holds.
+    pub held: BTreeMap<i64, u64>,
 }
 
 impl Survey {
@@ -52,6 +54,11 @@ impl Survey {
             return None;
         }
         let tally = tally(file, &self.live, self.replicas);
+        for block in &file.blocks {
+            for worker in block.workers.iter().filter(|worker| self.live.contains(worker)) {
+                *self.held.entry(*worker).or_default() += block.length;
+            }
+        }
         self.files_total += 1;
         self.bytes_total = self.bytes_total.saturating_add(tally.bytes_total);
         self.bytes_cached = self.bytes_cached.saturating_add(tally.bytes_cached);

@@ -101,9 +101,6 @@ async fn bad_wishes_are_refused_and_leave_no_trace() -> Result<()> {
     for (field, request) in changes {
         bad_field(client.start_load(request).await, field).with_context(|| field.to_owned())?;
     }
-    let native = with("/a", |spec| spec.set_engine(Engine::Native));
-    let status = refused(client.start_load(native).await, Code::Unimplemented)?;
-    assert_eq!(reason(&status)?.0, "NATIVE_ENGINE");
 
     assert_eq!(list(&mut client, ListLoadsRequest::default()).await?, (vec![], String::new()));
     refused(client.get_load(GetLoadRequest { load_id: "a".to_owned() }).await, Code::NotFound)?;

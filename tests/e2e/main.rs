@@ -15,6 +15,7 @@ mod kubernetes;
 mod loads;
 mod manifests;
 mod memory;
+mod native;
 mod nodes;
 mod on_a_cluster;
 mod outcome;

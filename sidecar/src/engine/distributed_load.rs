@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    MAX_CAUSES,
     launcher::Launcher,
     leftovers,
     output::{Line, Output},
@@ -17,8 +18,6 @@ use super::{
 };
 use crate::job::{AlluxioPath, Remnant};
 
-/// Failed files whose cause is kept; beyond that the list of failures goes without Alluxio's words.
-const MAX_CAUSES: usize = 10_000;
 /// Longest cause kept, in characters: Java traces are long.
 const CAUSE_CHARS: usize = 300;
 
@@ -27,8 +26,6 @@ const CAUSE_CHARS: usize = 300;
 pub struct Wish {
     pub path: AlluxioPath,
     pub replicas: u32,
-    /// Also adds copies to blocks that have one already; the plain command never does.
-    pub direct_cache: bool,
 }
 
 /// What a run has told so far.
@@ -56,9 +53,6 @@ pub async fn run(
 ) -> Result<End, ProcessError> {
     let mut arguments: Vec<OsString> =
         vec!["fs".into(), "distributedLoad".into(), "--replication".into(), wish.replicas.to_string().into()];
-    if wish.direct_cache {
-        arguments.push("--direct-cache".into());
-    }
     // Absolute, so it can never be taken for an option.
     arguments.push(wish.path.as_str().into());
     let mut output = Output::default();
@@ -109,7 +103,7 @@ pub async fn causes(
 
 /// What matters of an error message in one line: from the innermost exception on, since what Alluxio puts in
 /// front of it is the whole of a request.
-fn cause(message: &str) -> String {
+pub(super) fn cause(message: &str) -> String {
     let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
     let exception =
         line.rfind("Exception: ").map_or(0, |at| line[..at].rfind(' ').map_or(0, |space| space + 1));

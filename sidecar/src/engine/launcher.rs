@@ -48,8 +48,6 @@ pub struct Launcher {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Abilities {
     pub distributed_load: bool,
-    /// Has `--direct-cache`, which adds copies to blocks that have one.
-    pub direct_cache: bool,
 }
 
 /// Where Alluxio's servers are, by its own configuration.
@@ -179,9 +177,9 @@ impl Launcher {
         let command = "alluxio fs distributedLoad";
         let (exit, text) = self.ask(command, vec!["fs".into(), "distributedLoad".into()]).await?;
         let abilities = if text.contains("Usage: distributedLoad") {
-            Abilities { distributed_load: true, direct_cache: text.contains("--direct-cache") }
+            Abilities { distributed_load: true }
         } else if is_unknown(&text) {
-            Abilities { distributed_load: false, direct_cache: false }
+            Abilities { distributed_load: false }
         } else {
             return Err(LauncherError::Failed { command, exit, output: last_words(&text) });
         };

@@ -38,6 +38,7 @@ pub struct Spec {
 pub enum EngineChoice {
     Auto,
     DistributedLoad,
+    Native,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -60,11 +60,12 @@ pub enum Event {
         engine: EngineKind,
         why: String,
         message: String,
-        /// Only copies of blocks that have one are added; does not count as an attempt.
+        /// What distributedLoad left undone is loaded; does not count as an attempt.
         top_up: bool,
         /// The attempt goes on that a restart of the sidecar cut short, or the job service refused.
         resumed: bool,
-        remnant: Remnant,
+        /// What it may leave in the job service.
+        remnant: Option<Remnant>,
     },
     /// The command told its id in the job service.
     Submitted {
@@ -76,6 +77,8 @@ pub enum Event {
     },
     /// Nothing of ours is left in the job service.
     RemnantCleared,
+    /// No block that was loaded in a batch is shorter than its file says.
+    LengthsProven,
     /// The verification ended, and these files are not loaded. `message`: what comes next.
     FoundMissing {
         failures: FailureList,
@@ -145,7 +148,7 @@ impl State {
             (Listing | Verifying, Event::LoadingStarted { .. }) => Loading,
             (Loading, Event::Submitted { .. }) => Loading,
             (Loading, Event::LoadingEnded { .. }) => Verifying,
-            (live, Event::RemnantCleared) if live.is_live() => live,
+            (live, Event::RemnantCleared | Event::LengthsProven) if live.is_live() => live,
             (Verifying, Event::FoundMissing { .. }) => Verifying,
             // Whoever was told that the load will be cancelled must not find it LOADED or FAILED.
             (Verifying, Event::Verified { .. }) if !cancel_requested => Loaded,

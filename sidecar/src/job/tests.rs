@@ -19,7 +19,7 @@ fn events() -> Vec<Event> {
             message: message(),
             top_up: false,
             resumed: false,
-            remnant: REMNANT,
+            remnant: Some(REMNANT),
         },
         Event::LoadingEnded { message: message() },
         Event::Verified { empty: false },
@@ -31,6 +31,7 @@ fn events() -> Vec<Event> {
         Event::Submitted { job_control_id: 7 },
         Event::RemnantCleared,
         Event::FoundMissing { failures: FailureList { generation: 1, count: 1 }, message: message() },
+        Event::LengthsProven,
     ]
 }
 
@@ -50,16 +51,15 @@ fn job() -> Job {
 /// recorded and all others without. `.`: illegal;
 /// else the first two letters of the state that follows.
 const TABLE: &str = "
-    Queued    Wa . . . . . . Fa Qu Ca . Qu . Qu .
-    Waiting   . Wa Li . . . . Fa Wa Ca . Wa . Wa .
-    Listing   . Wa . Ve Lo . . Fa Li Ca . Wa . Li .
-    Loading   . . . . . Ve . Fa Lo Ca . Wa Lo Lo .
-    Verifying . Wa . . Lo . LOADED Fa Ve Ca . Wa . Ve Ve
-    Loaded    . . . . . . . . . . St . . . .
-    Failed    . . . . . . . . . . . . . . .
-    Cancelled . . . . . . . . . . . . . . .
-    Stale     . . . . . . . . . . . . . . .
-";
+    Queued    Wa . . . . . . Fa Qu Ca . Qu . Qu . Qu
+    Waiting   . Wa Li . . . . Fa Wa Ca . Wa . Wa . Wa
+    Listing   . Wa . Ve Lo . . Fa Li Ca . Wa . Li . Li
+    Loading   . . . . . Ve . Fa Lo Ca . Wa Lo Lo . Lo
+    Verifying . Wa . . Lo . LOADED Fa Ve Ca . Wa . Ve Ve Ve
+    Loaded    . . . . . . . . . . St . . . . .
+    Failed    . . . . . . . . . . . . . . . .
+    Cancelled . . . . . . . . . . . . . . . .
+    Stale     . . . . . . . . . . . . . . . .";
 
 #[test]
 fn every_pair_of_state_and_event() {
@@ -154,7 +154,7 @@ fn attempts_count_loading_but_not_restarts_and_top_ups() {
         message: String::new(),
         top_up,
         resumed,
-        remnant: REMNANT,
+        remnant: Some(REMNANT),
     };
     let ended = || Event::LoadingEnded { message: String::new() };
     for event in [Event::Admitted, opened(), start(false, false)] {

@@ -7,6 +7,7 @@
 mod attempt;
 mod listing;
 mod loading;
+mod native;
 mod remnant;
 mod waiting;
 
@@ -32,7 +33,7 @@ use super::{
 use crate::{
     gates::{self, Need, Shut},
     human::seconds,
-    job::{Event, FailureList, Job, Reason, State},
+    job::{EngineKind, Event, FailureList, Job, Reason, State},
     survey::Survey,
 };
 
@@ -115,11 +116,20 @@ impl Runner {
         let mut resumed = self.job().attempt > 0;
         // What ran before a restart may have ended just now.
         let mut runs = Runs { ended: resumed.then(Instant::now), ..Runs::default() };
-        let mut need = None;
+        let (mut need, mut engine) = (None, None);
         let mut shut = None;
         loop {
-            let cluster = self.wait_for_gates(need, shut.take()).await?;
+            let cluster = self.wait_for_gates(need, engine, shut.take()).await?;
             self.apply(Event::GatesOpened { cluster }).await?;
+            if self.job().lengths_unproven {
+                match self.prove_lengths(&mut runs).await? {
+                    Ok(()) => {}
+                    Err(closed) => {
+                        shut = Some(closed);
+                        continue;
+                    }
+                }
+            }
             let survey = match self.list().await? {
                 Ok(survey) => survey,
                 Err(closed) => {
@@ -127,11 +137,10 @@ impl Runner {
                     continue;
                 }
             };
-            let attempt =
-                if survey.is_complete() { None } else { self.first_attempt(&survey, resumed).await? };
-            if attempt.is_some() {
-                need = Some(Need::of(&survey));
-                shut = self.unless_stopped(self.gates(need)).await?.err();
+            let attempt = if survey.is_complete() { None } else { self.first_attempt(resumed).await? };
+            if let Some(attempt) = attempt {
+                (need, engine) = (Some(Need::of(&survey)), Some(attempt.engine));
+                shut = self.unless_stopped(self.gates(need, engine)).await?.err();
                 if shut.is_some() {
                     continue;
                 }
@@ -158,12 +167,12 @@ impl Runner {
         loop {
             let mut causes = HashMap::new();
             if let Some(attempt) = next {
-                runs.begun.get_or_insert_with(Instant::now);
                 let ran = match self.load(attempt, &survey).await? {
                     Ok(ran) => ran,
                     Err(shut) => return Ok(Some(shut)),
                 };
                 runs.refused = if ran.refused { runs.refused + 1 } else { 0 };
+                runs.native += u32::from(attempt.engine == EngineKind::Native);
                 runs.ended = Some(Instant::now());
                 causes = ran.causes;
             }
@@ -177,14 +186,14 @@ impl Runner {
                 Verdict::Missing(found, failures) => {
                     let again = match next {
                         Some(refused) if runs.are_refused() => Some(refused.again()),
-                        _ => self.next_attempt(&found).await?,
+                        _ => attempt::next_attempt(&self.job()),
                     };
-                    let pause = again.map_or(Duration::ZERO, |again| runs.pause_before(again, &self.job()));
+                    let pause = again.map_or(Duration::ZERO, |again| runs.pause_before(again));
                     self.missing(&found, failures, again, pause).await?;
                     let Some(again) = again else { return Err(self.incomplete(&found)) };
                     self.unless_stopped(tokio::time::sleep(pause)).await?;
                     let need = Some(Need::of(&found));
-                    if let Err(shut) = self.unless_stopped(self.gates(need)).await? {
+                    if let Err(shut) = self.unless_stopped(self.gates(need, Some(again.engine))).await? {
                         return Ok(Some(shut));
                     }
                     next = Some(again);

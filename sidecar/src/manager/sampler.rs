@@ -173,10 +173,10 @@ impl Source {
 
 /// Bytes a second over the last [`RATE_OVER`].
 #[derive(Debug, Default)]
-struct Rate(VecDeque<(Instant, u64)>);
+pub(super) struct Rate(VecDeque<(Instant, u64)>);
 
 impl Rate {
-    fn add(&mut self, now: Instant, count: &Count) -> (u64, Option<Duration>) {
+    pub(super) fn add(&mut self, now: Instant, count: &Count) -> (u64, Option<Duration>) {
         let highest = self.0.back().map_or(0, |(_, bytes)| *bytes).max(count.bytes_cached);
         // The silence before the first byte says nothing about those to come.
         if self.0.front().is_some_and(|(_, bytes)| *bytes == highest) {

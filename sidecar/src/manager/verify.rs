@@ -122,7 +122,10 @@ fn change(before: &[Worker], after: &[Worker]) -> Change {
 }
 
 /// Live workers that were heard of after `loaded_at` and answered a call of ours.
-async fn proven_workers(client: &Client, loaded_at: Option<Instant>) -> Result<Vec<Worker>, Error> {
+pub(super) async fn proven_workers(
+    client: &Client,
+    loaded_at: Option<Instant>,
+) -> Result<Vec<Worker>, Error> {
     let begun = Instant::now();
     let heard = |worker: &Worker| {
         // The master tells whole seconds, so the heartbeat may be up to one older than it says.

@@ -14,7 +14,7 @@ use crate::{
     store::ListQuery,
 };
 
-use super::{page::Page, status::Refusal};
+use super::page::Page;
 
 const MAX_LABELS: usize = 32;
 const MAX_LABEL_KEY: usize = 63;
@@ -39,7 +39,7 @@ pub(super) fn id(text: String) -> Result<LoadId, SpecError> {
 }
 
 /// Checks a wish and fills in defaults.
-pub(super) fn spec(spec: Option<v1::LoadSpec>) -> Result<Spec, Refusal> {
+pub(super) fn spec(spec: Option<v1::LoadSpec>) -> Result<Spec, SpecError> {
     let spec = spec.ok_or_else(|| error("spec", "is missing; give at least spec.path"))?;
     let path = AlluxioPath::try_from(spec.path).map_err(|problem| error("spec.path", problem))?;
     let defaults = Spec::new(path);
@@ -72,14 +72,15 @@ fn at_most(field: &'static str, n: u32, most: u32) -> Result<Option<NonZeroU32>,
     }
 }
 
-fn engine(number: i32) -> Result<EngineChoice, Refusal> {
+fn engine(number: i32) -> Result<EngineChoice, SpecError> {
     match load_spec::Engine::try_from(number) {
         Ok(load_spec::Engine::Unspecified) => Ok(EngineChoice::Auto),
         Ok(load_spec::Engine::DistributedLoad) => Ok(EngineChoice::DistributedLoad),
-        Ok(load_spec::Engine::Native) => Err(Refusal::NativeEngine),
-        Err(_) => {
-            Err(error("spec.engine", format!("{number} is unknown; give DISTRIBUTED_LOAD or nothing")).into())
-        }
+        Ok(load_spec::Engine::Native) => Ok(EngineChoice::Native),
+        Err(_) => Err(error(
+            "spec.engine",
+            format!("{number} is unknown; give DISTRIBUTED_LOAD, NATIVE or nothing"),
+        )),
     }
 }
 
@@ -189,6 +190,7 @@ fn spec_to_wire(spec: &Spec) -> v1::LoadSpec {
         engine: match spec.engine {
             EngineChoice::Auto => load_spec::Engine::Unspecified,
             EngineChoice::DistributedLoad => load_spec::Engine::DistributedLoad,
+            EngineChoice::Native => load_spec::Engine::Native,
         }
         .into(),
         load_metadata: match spec.load_metadata {
@@ -238,6 +240,7 @@ fn engine_to_wire(engine: Option<EngineKind>) -> load_spec::Engine {
     match engine {
         None => load_spec::Engine::Unspecified,
         Some(EngineKind::DistributedLoad) => load_spec::Engine::DistributedLoad,
+        Some(EngineKind::Native) => load_spec::Engine::Native,
     }
 }
 
@@ -292,10 +295,7 @@ mod tests {
     use super::*;
 
     fn field(wish: v1::LoadSpec) -> &'static str {
-        match spec(Some(wish)).unwrap_err() {
-            Refusal::Field(error) => error.field,
-            Refusal::NativeEngine => "engine",
-        }
+        spec(Some(wish)).unwrap_err().field
     }
 
     fn wish() -> v1::LoadSpec {
@@ -317,7 +317,7 @@ mod tests {
         assert_eq!(field(v1::LoadSpec { replicas: Some(0), ..wish() }), "spec.replicas");
         assert_eq!(field(v1::LoadSpec { replicas: Some(u32::MAX), ..wish() }), "spec.replicas");
         assert_eq!(field(v1::LoadSpec { engine: 99, ..wish() }), "spec.engine");
-        assert_eq!(field(v1::LoadSpec { engine: 2, ..wish() }), "engine");
+        assert_eq!(field(v1::LoadSpec { engine: 3, ..wish() }), "spec.engine");
         assert_eq!(field(v1::LoadSpec { load_metadata: 99, ..wish() }), "spec.load_metadata");
         assert_eq!(field(v1::LoadSpec { timeout: minus, ..wish() }), "spec.timeout");
         let zero = Some(prost_types::Duration { seconds: 0, nanos: 0 });
@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(field(v1::LoadSpec { max_attempts: 101, ..wish() }), "spec.max_attempts");
         let labels = [("k".repeat(64), String::new())].into();
         assert_eq!(field(v1::LoadSpec { labels, ..wish() }), "spec.labels");
-        assert!(matches!(spec(None).unwrap_err(), Refusal::Field(error) if error.field == "spec"));
+        assert!(spec(None).unwrap_err().field == "spec");
     }
 
     proptest! {

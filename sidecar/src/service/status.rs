@@ -20,29 +20,6 @@ const QUEUE_RETRY: Duration = Duration::from_secs(5);
 /// When to try again after a fault of the store that may pass.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// A request that is refused before anything is stored.
-#[derive(Debug)]
-pub(super) enum Refusal {
-    Field(SpecError),
-    NativeEngine,
-}
-
-impl From<SpecError> for Refusal {
-    fn from(error: SpecError) -> Self {
-        Self::Field(error)
-    }
-}
-
-pub(super) fn of_refusal(refusal: &Refusal) -> Status {
-    match refusal {
-        Refusal::Field(error) => of_field(error),
-        Refusal::NativeEngine => {
-            let message = "engine NATIVE is not built yet; leave spec.engine unset or give DISTRIBUTED_LOAD";
-            Status::with_error_details(Code::Unimplemented, message, info("NATIVE_ENGINE", []))
-        }
-    }
-}
-
 pub(super) fn of_field(error: &SpecError) -> Status {
     let details = ErrorDetails::with_bad_request_violation(error.field, error.problem.clone());
     Status::with_error_details(Code::InvalidArgument, error.to_string(), details)

@@ -1,14 +1,15 @@
-//! Which attempt comes next, and whether the command can make it.
+//! Which attempt comes next, and which engine makes it.
+//!
+//! AUTO takes distributedLoad where the command exists and its job service has live workers, else NATIVE. What a
+//! command leaves undone is repaired natively: only what is missing is asked for.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use tokio::time::Instant;
-
-use super::{LAST_LOOK, Runner, Stop};
+use super::{LAST_LOOK, Runner, Stop, waiting::live_job_workers};
 use crate::{
     engine::launcher::{Abilities, LauncherError},
     human::bytes,
-    job::{Job, Reason},
+    job::{EngineChoice, EngineKind, Event, Job, Reason, Remnant},
     survey::Survey,
 };
 
@@ -20,20 +21,18 @@ const PROBES: u32 = 3;
 const MAX_REFUSALS: u32 = 5;
 const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 
-/// The job master asks for the workers once in two minutes (alluxio.user.worker.list.refresh.interval), and
-/// gets an answer that may be 10 s old (alluxio.master.worker.info.cache.refresh.time). Until then it gives
-/// jobs to workers that are dead, and fails those that need one which is new (seen with 2.9.3).
-const WORKERS_REMEMBERED: Duration = Duration::from_secs(135);
+/// Before the second native run of a load; each pause is four times as long as the one before.
+const NATIVE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The runs of an engine since the sidecar started, for one load.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
-    /// Of the first.
-    pub(super) begun: Option<Instant>,
-    /// Of the last.
-    pub(super) ended: Option<Instant>,
-    /// Those that submitted nothing, in a row.
+    /// When the last one ended.
+    pub(super) ended: Option<tokio::time::Instant>,
+    /// Commands that submitted nothing, in a row.
     pub(super) refused: u32,
+    /// Native ones.
+    pub(super) native: u32,
 }
 
 impl Runs {
@@ -43,47 +42,77 @@ impl Runs {
     }
 
     /// How long to wait before `next`.
-    pub(super) fn pause_before(&self, next: Attempt, job: &Job) -> Duration {
-        next.pause(job, self.refused, self.begun.map_or(Duration::ZERO, |begun| begun.elapsed()))
+    pub(super) fn pause_before(&self, next: Attempt) -> Duration {
+        match next.engine {
+            EngineKind::DistributedLoad if self.refused > 0 => REFUSAL_PAUSE * 2_u32.pow(self.refused - 1),
+            EngineKind::Native if self.native > 0 => NATIVE_PAUSE * 4_u32.saturating_pow(self.native - 1),
+            EngineKind::DistributedLoad | EngineKind::Native => Duration::ZERO,
+        }
     }
 }
 
 /// What to do about what is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Attempt {
-    pub(super) direct_cache: bool,
-    pub(super) top_up: bool,
+    pub(super) engine: EngineKind,
+    pub(super) why: Why,
+    /// Loads what a command left undone; does not count as an attempt.
+    pub(super) repair: bool,
     /// Goes on with what a restart of the sidecar cut short, or what the job service refused.
     pub(super) resumed: bool,
+}
+
+/// Why an engine was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    Asked,
+    JobServiceWorks,
+    NoCommand,
+    NoLauncher,
+    NoJobService,
+    Repair,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Asked => "the spec asks for it",
+            Self::JobServiceWorks => "distributedLoad is there and its job service has live workers",
+            Self::NoCommand => "this Alluxio has no distributedLoad",
+            Self::NoLauncher => "distributedLoad cannot be run here",
+            Self::NoJobService => "no job service with live workers answers",
+            Self::Repair => "it loads what distributedLoad left undone",
+        })
+    }
 }
 
 impl Attempt {
     /// The same once more, because it was refused.
     pub(super) fn again(self) -> Self {
-        Self { resumed: true, top_up: false, ..self }
+        Self { resumed: true, repair: false, ..self }
     }
 
-    /// How long to wait before it, `since_first` after the first run began. The last one comes when Alluxio
-    /// has forgotten what it knew then.
-    fn pause(self, job: &Job, refused: u32, since_first: Duration) -> Duration {
-        let is_last = !self.top_up && job.attempt + 1 >= job.spec.max_attempts.get();
-        if self.resumed && refused > 0 {
-            REFUSAL_PAUSE * 2_u32.pow(refused - 1)
-        } else if is_last {
-            WORKERS_REMEMBERED.saturating_sub(since_first)
-        } else {
-            Duration::ZERO
+    /// The event that begins it.
+    pub(super) fn started(self, job: &Job, remnant: Option<Remnant>) -> Event {
+        Event::LoadingStarted {
+            engine: self.engine,
+            why: self.why.to_string(),
+            message: self.describe(job),
+            top_up: self.repair,
+            resumed: self.resumed,
+            remnant,
         }
     }
 
     /// What a watcher should know about it; nothing about a plain first attempt.
-    pub(super) fn describe(self, job: &Job) -> String {
+    fn describe(self, job: &Job) -> String {
         let most = job.spec.max_attempts;
         match self {
             Self { resumed: true, .. } => format!("attempt {} goes on", job.attempt),
-            Self { top_up: true, .. } => "adding the copies that are missing, with --direct-cache".to_owned(),
+            Self { repair: true, .. } => {
+                format!("loading what distributedLoad left undone, {} of {most}", job.top_ups + 1)
+            }
             Self { .. } if job.attempt > 0 => format!("attempt {} of {most}", job.attempt + 1),
-            Self { direct_cache: true, .. } => "only copies are missing: using --direct-cache".to_owned(),
             Self { .. } => String::new(),
         }
     }
@@ -91,44 +120,73 @@ impl Attempt {
 
 impl Runner {
     pub(super) fn incomplete(&self, found: &Survey) -> Stop {
-        let attempts = self.job().attempt;
+        let job = self.job();
+        let repairs = match job.top_ups {
+            0 => String::new(),
+            repairs => format!(" and {repairs} native repairs"),
+        };
         Stop::Failed {
             reason: Reason::Incomplete,
             message: format!(
-                "{} of {} files ({}) are not loaded after {attempts} attempts; ListFailures names them",
+                "{} of {} files ({}) are not loaded after {} attempts{repairs}; ListFailures names them",
                 found.files_missing(),
                 found.files_total,
                 bytes(found.bytes_missing()),
+                job.attempt,
             ),
         }
     }
 
     /// How to begin, after a listing that found something missing. `None`: no attempt is left.
-    pub(super) async fn first_attempt(
-        &self,
-        survey: &Survey,
-        resumed: bool,
-    ) -> Result<Option<Attempt>, Stop> {
+    pub(super) async fn first_attempt(&self, resumed: bool) -> Result<Option<Attempt>, Stop> {
         let job = self.job();
-        let direct_cache = survey.lacks_only_copies() && self.abilities().await?.direct_cache;
-        if resumed {
-            return Ok(Some(Attempt { direct_cache, top_up: false, resumed }));
+        if job.attempt > 0 && !resumed {
+            return Ok(next_attempt(&job));
         }
-        if job.attempt == 0 {
-            self.abilities().await?;
-            return Ok(Some(Attempt { direct_cache, top_up: false, resumed }));
-        }
-        self.next_attempt(survey).await
+        let (engine, why) = match job.engine {
+            // A repair that a restart cut short.
+            Some(EngineKind::Native) if resumed && job.top_ups > 0 => (EngineKind::Native, Why::Repair),
+            _ => self.choose().await?,
+        };
+        Ok(Some(Attempt { engine, why, repair: false, resumed }))
     }
 
-    /// What follows a verification that found something missing.
-    pub(super) async fn next_attempt(&self, found: &Survey) -> Result<Option<Attempt>, Stop> {
-        let direct_cache = self.job().spec.replicas.get() > 1 && self.abilities().await?.direct_cache;
-        Ok(next_attempt(&self.job(), found.lacks_only_copies(), direct_cache))
+    /// The engine for a first run.
+    async fn choose(&self) -> Result<(EngineKind, Why), Stop> {
+        match self.job().spec.engine {
+            EngineChoice::Native => Ok((EngineKind::Native, Why::Asked)),
+            EngineChoice::DistributedLoad => {
+                self.abilities().await?;
+                Ok((EngineKind::DistributedLoad, Why::Asked))
+            }
+            EngineChoice::Auto => self.unless_stopped(self.best()).await,
+        }
     }
 
-    /// What the command can do; a load without one ends here.
-    pub(super) async fn abilities(&self) -> Result<Abilities, Stop> {
+    /// What AUTO means here and now.
+    async fn best(&self) -> (EngineKind, Why) {
+        let alluxio = &self.manager.0.alluxio;
+        let abilities = match alluxio.launcher().await {
+            Ok(launcher) => launcher.abilities().await,
+            Err(error) => Err(error),
+        };
+        match abilities {
+            Ok(Abilities { distributed_load: true }) => {}
+            Ok(Abilities { distributed_load: false }) => return (EngineKind::Native, Why::NoCommand),
+            Err(error) => {
+                tracing::info!(%error, "distributedLoad cannot be run; loading natively");
+                return (EngineKind::Native, Why::NoLauncher);
+            }
+        }
+        let Ok(client) = self.client().await else { return (EngineKind::Native, Why::NoJobService) };
+        match live_job_workers(client, self.manager.now().as_millisecond()).await {
+            Ok(1..) => (EngineKind::DistributedLoad, Why::JobServiceWorks),
+            Ok(0) | Err(_) => (EngineKind::Native, Why::NoJobService),
+        }
+    }
+
+    /// What the command can do; a load that asks for it ends here without one.
+    async fn abilities(&self) -> Result<(), Stop> {
         let alluxio = &self.manager.0.alluxio;
         let missing = |message| Stop::Failed { reason: Reason::CommandMissing, message };
         let mut tries = 1;
@@ -145,9 +203,11 @@ impl Runner {
             }
         };
         match asked {
-            Ok(abilities) if abilities.distributed_load => Ok(abilities),
+            Ok(Abilities { distributed_load: true }) => Ok(()),
             Ok(_) => Err(missing(
-                "this Alluxio has no distributedLoad; 2.9.3 is the last release that has it".into(),
+                "this Alluxio has no distributedLoad; 2.9.3 is the last release that has it; \
+                 engine NATIVE or AUTO loads without it"
+                    .into(),
             )),
             Err(error @ LauncherError::NotFound { .. }) => Err(missing(error.to_string())),
             Err(error) => Err(Stop::Failed {
@@ -158,14 +218,15 @@ impl Runner {
     }
 }
 
-/// Another attempt, a top-up of copies, or neither. Top-ups do not count as attempts but are as many at most.
-fn next_attempt(job: &Job, lacks_only_copies: bool, direct_cache: bool) -> Option<Attempt> {
+/// What follows a run after which something is missing. Repairs do not count as attempts but are as many at most.
+pub(super) fn next_attempt(job: &Job) -> Option<Attempt> {
     let most = job.spec.max_attempts.get();
-    let resumed = false;
-    if lacks_only_copies && direct_cache && job.top_ups < most {
-        return Some(Attempt { direct_cache, top_up: true, resumed });
+    let native = |why, repair| Attempt { engine: EngineKind::Native, why, repair, resumed: false };
+    if job.engine == Some(EngineKind::DistributedLoad) || job.top_ups > 0 {
+        return (job.top_ups < most).then_some(native(Why::Repair, true));
     }
-    (job.attempt < most).then_some(Attempt { direct_cache, top_up: false, resumed })
+    let why = if job.spec.engine == EngineChoice::Native { Why::Asked } else { Why::NoJobService };
+    (job.attempt < most).then_some(native(why, false))
 }
 
 #[cfg(test)]
@@ -176,40 +237,41 @@ mod tests {
     use super::*;
     use crate::job::{AlluxioPath, LoadId, Spec};
 
-    fn job(attempt: u32, top_ups: u32) -> Job {
+    fn job(engine: EngineKind, attempt: u32, top_ups: u32) -> Job {
         let path = AlluxioPath::try_from("/a".to_owned()).unwrap();
         let id = LoadId::try_from("a".to_owned()).unwrap();
-        Job { attempt, top_ups, ..Job::new(id, Uuid::nil(), Spec::new(path), Timestamp::UNIX_EPOCH) }
+        let job = Job::new(id, Uuid::nil(), Spec::new(path), Timestamp::UNIX_EPOCH);
+        Job { attempt, top_ups, engine: Some(engine), ..job }
     }
 
     #[test]
-    fn attempts_end() {
-        let again = |direct_cache| Some(Attempt { direct_cache, top_up: false, resumed: false });
-        assert_eq!(next_attempt(&job(1, 0), false, false), again(false));
-        assert_eq!(next_attempt(&job(2, 0), false, true), again(true));
-        assert_eq!(next_attempt(&job(3, 0), false, true), None);
+    fn native_attempts_end() {
+        let next = |attempt| next_attempt(&job(EngineKind::Native, attempt, 0));
+        assert_eq!(next(2).map(|next| (next.engine, next.repair)), Some((EngineKind::Native, false)));
+        assert_eq!(next(3), None);
     }
 
     #[test]
-    fn the_last_attempt_and_a_refused_one_wait() {
-        let attempt = Attempt { direct_cache: false, top_up: false, resumed: false };
-        let pause = |attempt: Attempt, tries, since_first| {
-            attempt.pause(&job(tries, 0), 0, Duration::from_secs(since_first)).as_secs()
+    fn a_command_is_repaired_natively_but_not_for_ever() {
+        let next = |engine, top_ups| next_attempt(&job(engine, 3, top_ups));
+        let repair = Some((EngineKind::Native, true));
+        assert_eq!(next(EngineKind::DistributedLoad, 0).map(|next| (next.engine, next.repair)), repair);
+        assert_eq!(next(EngineKind::Native, 2).map(|next| (next.engine, next.repair)), repair);
+        assert_eq!(next(EngineKind::Native, 3), None);
+    }
+
+    #[test]
+    fn pauses_grow() {
+        let attempt = |engine| Attempt { engine, why: Why::Asked, repair: false, resumed: false };
+        let refused = |refused| {
+            let runs = Runs { refused, ..Runs::default() };
+            runs.pause_before(attempt(EngineKind::DistributedLoad).again()).as_secs()
         };
-        assert_eq!(pause(attempt, 1, 5), 0);
-        assert_eq!(pause(attempt, 2, 5), 130);
-        assert_eq!(pause(attempt, 2, 600), 0);
-        assert_eq!(pause(Attempt { top_up: true, ..attempt }, 2, 5), 0);
-
-        let refused = |refused| attempt.again().pause(&job(3, 0), refused, Duration::ZERO).as_secs();
-        assert_eq!([1, 2, 5].map(refused), [1, 2, 16]);
-    }
-
-    #[test]
-    fn copies_are_topped_up_beyond_the_attempts_but_not_for_ever() {
-        let top_up = Some(Attempt { direct_cache: true, top_up: true, resumed: false });
-        assert_eq!(next_attempt(&job(3, 0), true, true), top_up);
-        assert_eq!(next_attempt(&job(3, 3), true, true), None);
-        assert_eq!(next_attempt(&job(3, 0), true, false), None);
+        assert_eq!([0, 1, 2, 5].map(refused), [0, 1, 2, 16]);
+        let native = |native| {
+            let runs = Runs { native, ..Runs::default() };
+            runs.pause_before(attempt(EngineKind::Native)).as_secs()
+        };
+        assert_eq!([0, 1, 2, 3].map(native), [0, 1, 4, 16]);
     }
 }

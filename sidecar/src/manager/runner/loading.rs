@@ -39,6 +39,13 @@ enum Interruption {
 impl Runner {
     /// Runs the engine once.
     pub(super) async fn load(&self, attempt: Attempt, survey: &Survey) -> Result<Result<Ran, Shut>, Stop> {
+        match attempt.engine {
+            EngineKind::DistributedLoad => self.load_by_command(attempt, survey).await,
+            EngineKind::Native => self.load_natively(attempt, survey).await,
+        }
+    }
+
+    async fn load_by_command(&self, attempt: Attempt, survey: &Survey) -> Result<Result<Ran, Shut>, Stop> {
         let job = self.job();
         let client = match self.unless_stopped(self.client()).await? {
             Ok(client) => client,
@@ -58,13 +65,9 @@ impl Runner {
             Err(shut) => return Ok(Err(shut)),
         };
         let remnant = Remnant { job_floor, job_control_id: None };
-        let Attempt { direct_cache, top_up, resumed } = attempt;
-        let why = "distributedLoad is there and its job service has live workers".to_owned();
-        let engine = EngineKind::DistributedLoad;
-        let message = attempt.describe(&job);
-        self.apply(Event::LoadingStarted { engine, why, message, top_up, resumed, remnant }).await?;
+        self.apply(attempt.started(&job, Some(remnant))).await?;
 
-        let wish = Wish { path: job.spec.path.clone(), replicas: job.spec.replicas.get(), direct_cache };
+        let wish = Wish { path: job.spec.path.clone(), replicas: job.spec.replicas.get() };
         let baseline = Baseline::new(survey, &workers);
         let (end, complaint) = self.command(client, launcher, &wish, baseline).await?;
         self.manager.0.metrics.command(match end.exit {

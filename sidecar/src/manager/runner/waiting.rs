@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{FIRST_LOOK, LAST_LOOK, Runner, Stop, job_service_silent, unreachable};
 use crate::{
     gates::{self, Need, Shut},
-    job::{Event, Reason, State},
+    job::{EngineKind, Event, Reason, State},
 };
 
 /// A job worker reports its health every second; one silent for longer than this is asked for a second time.
@@ -26,6 +26,7 @@ impl Runner {
     pub(super) async fn wait_for_gates(
         &self,
         need: Option<Need>,
+        engine: Option<EngineKind>,
         shut: Option<Shut>,
     ) -> Result<String, Stop> {
         let mut known = shut;
@@ -35,7 +36,7 @@ impl Runner {
             let need = need.filter(|_| begun.elapsed() < LIST_AGAIN_AFTER);
             let shut = match known.take() {
                 Some(shut) => shut,
-                None => match self.unless_stopped(self.gates(need)).await? {
+                None => match self.unless_stopped(self.gates(need, engine)).await? {
                     Ok(cluster) => return Ok(cluster),
                     Err(shut) => shut,
                 },
@@ -59,15 +60,15 @@ impl Runner {
 
     /// Looks at every gate once; open: the identity of the cluster. Room that was set aside for this load
     /// stays so until a gate is shut.
-    pub(super) async fn gates(&self, need: Option<Need>) -> Result<String, Shut> {
-        let looked = self.look(need).await;
+    pub(super) async fn gates(&self, need: Option<Need>, engine: Option<EngineKind>) -> Result<String, Shut> {
+        let looked = self.look(need, engine).await;
         if looked.is_err() || need.is_none() {
             self.live.has_room.store(false, Ordering::Relaxed);
         }
         looked
     }
 
-    async fn look(&self, need: Option<Need>) -> Result<String, Shut> {
+    async fn look(&self, need: Option<Need>, engine: Option<EngineKind>) -> Result<String, Shut> {
         let client = self.client().await?;
         let spec = &self.job().spec;
         let master = client.master_info().await.map_err(|error| unreachable(&error))?;
@@ -75,19 +76,27 @@ impl Runner {
             let message = "the alluxio master is in safe mode, waiting for its workers".to_owned();
             return Err(Shut { reason: Reason::AlluxioUnreachable, message });
         }
-        let cluster = client.cluster_id().await.map_err(|error| unreachable(&error))?;
         let workers = client.workers().await.map_err(|error| unreachable(&error))?;
         let mut shut = gates::workers(spec, &workers);
         if let (None, Some(need)) = (&shut, need) {
-            let job_workers = live_job_workers(client, self.manager.now().as_millisecond()).await;
-            shut = gates::job_workers(job_workers.map_err(|error| job_service_silent(&error))?);
+            if engine == Some(EngineKind::DistributedLoad) {
+                let job_workers = live_job_workers(client, self.manager.now().as_millisecond()).await;
+                shut = gates::job_workers(job_workers.map_err(|error| job_service_silent(&error))?);
+            }
             if shut.is_none() {
                 // Once more: a look at the job workers may have taken seconds, in which others loaded.
                 let workers = client.workers().await.map_err(|error| unreachable(&error))?;
                 shut = self.take_room(need, &workers);
             }
         }
-        shut.map_or(Ok(cluster), Err)
+        match shut {
+            Some(shut) => Err(shut),
+            None if master.cluster_id.is_empty() => {
+                let message = "the alluxio master does not tell its cluster id yet".to_owned();
+                Err(Shut { reason: Reason::AlluxioUnreachable, message })
+            }
+            None => Ok(master.cluster_id),
+        }
     }
 
     /// Judges the room and sets it aside in one step, so that of two loads that look at once one gets it.
@@ -106,7 +115,7 @@ impl Runner {
 
 /// Job workers stay listed for 60 s after their death. Their reports carry their own clocks, so one that
 /// looks old is believed dead only when it does not move.
-async fn live_job_workers(client: &Client, now_ms: i64) -> Result<usize, Error> {
+pub(super) async fn live_job_workers(client: &Client, now_ms: i64) -> Result<usize, Error> {
     let first = client.job_workers().await?;
     let fresh = |ms: i64| (now_ms - ms).abs() <= FRESH_HEALTH_MS;
     if first.is_empty() || first.iter().any(|w| fresh(w.last_updated_ms)) {

@@ -1,0 +1,105 @@
+//! Proves that blocks which were loaded in batches are whole.
+//!
+//! The workers' Load RPC takes what it gets: of a file that was truncated in the UFS since its metadata were loaded it
+//! caches the rest, and calls it the block (2.9.3). Where a load was alone with the cache, the workers' used bytes have
+//! grown by exactly what they acknowledged, and nothing more needs to be asked. Else each small block is asked for its
+//! last byte, and one that has none is taken out of the cache again.
+
+use std::collections::{BTreeMap, HashMap};
+
+use alluxio_client::{Client, Error, LoadMetadata, Worker, WorkerAddress};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+
+use super::SMALL_BLOCK;
+use crate::{engine::MAX_CAUSES, job::AlluxioPath};
+
+/// Calls in flight.
+const ASKING: usize = 64;
+/// For one round trip to a worker.
+const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// The used bytes of every worker have grown by exactly what it acknowledged.
+#[must_use]
+pub fn add_up(before: &[Worker], after: &[Worker], acknowledged: &BTreeMap<i64, u64>) -> bool {
+    acknowledged.iter().all(|(id, bytes)| {
+        let used = |workers: &[Worker]| workers.iter().find(|w| w.id == *id).map(|w| w.used_bytes);
+        used(before).and_then(|before| before.checked_add(*bytes)).is_some_and(|sum| used(after) == Some(sum))
+    })
+}
+
+/// Asks every small block below `path` for its last byte. Gives the files of which blocks were too short, and why;
+/// those blocks are in the cache no longer.
+pub async fn sweep(
+    client: &Client,
+    path: &AlluxioPath,
+    workers: &[Worker],
+) -> Result<HashMap<String, String>, Error> {
+    let addresses: HashMap<i64, &WorkerAddress> = workers.iter().map(|w| (w.id, &w.address)).collect();
+    let mut short = HashMap::new();
+    let mut note = |found: Result<Option<String>, Error>| {
+        if let Some(path) = found?
+            && short.len() < MAX_CAUSES
+        {
+            let why = "it has become shorter in the under file system since its metadata were loaded";
+            short.insert(path, why.to_owned());
+        }
+        Ok::<_, Error>(())
+    };
+    let mut asking = FuturesUnordered::new();
+    let mut listing = client.list(path.as_str(), LoadMetadata::Never).await?;
+    while let Some(file) = listing.next().await? {
+        let small = file.blocks.iter().filter(|block| (1..=SMALL_BLOCK).contains(&block.length));
+        for block in small {
+            for address in block.workers.iter().filter_map(|id| addresses.get(id).copied()) {
+                if asking.len() == ASKING {
+                    asking.next().await.map_or(Ok(()), &mut note)?;
+                }
+                asking.push(ask(client, address, (block.id, block.length), file.path.clone()));
+            }
+        }
+    }
+    while let Some(found) = asking.next().await {
+        note(found)?;
+    }
+    Ok(short)
+}
+
+/// `path` if the block is too short; it is removed then.
+async fn ask(
+    client: &Client,
+    worker: &WorkerAddress,
+    block: (i64, u64),
+    path: String,
+) -> Result<Option<String>, Error> {
+    match client.has_last_byte(worker, block, ANSWER_WITHIN).await {
+        // Evicted meanwhile: verification will see.
+        Ok(true) | Err(Error::NotFound { .. }) => Ok(None),
+        Ok(false) => {
+            tracing::warn!(path, block = block.0, %worker, "a block is shorter than its file says, and is removed");
+            match client.remove_block(worker, block.0, ANSWER_WITHIN).await {
+                Ok(()) | Err(Error::NotFound { .. }) => Ok(Some(path)),
+                Err(error) => Err(error),
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn used_bytes_add_up_only_to_the_byte() {
+        let worker = |id, used_bytes| Worker { id, used_bytes, ..Worker::default() };
+        let before = [worker(1, 100), worker(2, 7)];
+        let acknowledged = BTreeMap::from([(1, 30)]);
+        assert!(add_up(&before, &[worker(1, 130), worker(2, 9)], &acknowledged));
+        for used in [129, 131, 100] {
+            assert!(!add_up(&before, &[worker(1, used), worker(2, 7)], &acknowledged), "{used}");
+        }
+        assert!(!add_up(&before, &[worker(2, 7)], &acknowledged), "it is gone");
+        assert!(!add_up(&[], &[worker(1, 30)], &acknowledged), "it was not there");
+        assert!(add_up(&before, &[], &BTreeMap::new()));
+    }
+}

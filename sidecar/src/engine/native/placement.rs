@@ -1,0 +1,210 @@
+//! Which worker gets which block. Pure.
+//!
+//! Invariants: the copies of a block are on distinct live workers; blocks that are in the cache already count; as long
+//! as there is room, each worker holds as much of the path as the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use alluxio_client::Worker;
+
+/// A worker with less than one part in so many of its cache free gets blocks only when all others are as full: its
+/// own heartbeat is up to a second old, and a full one evicts.
+const SCARCE_BELOW: u64 = 20;
+
+/// What is known of the workers, and what was planned upon it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Placement {
+    workers: BTreeMap<i64, Share>,
+    /// Who got the block before this one.
+    last: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Share {
+    live: bool,
+    /// Bytes of the path that it holds, or is going to.
+    planned: u64,
+    /// Bytes that it has room for, beside what is planned.
+    room: u64,
+    /// Below this its room is scarce.
+    scarce: u64,
+}
+
+impl Placement {
+    /// `held`: bytes of the path that are in the cache of each worker already.
+    #[must_use]
+    pub(super) fn new(workers: &[Worker], held: &BTreeMap<i64, u64>) -> Self {
+        let share = |worker: &Worker| Share {
+            live: true,
+            planned: held.get(&worker.id).copied().unwrap_or_default(),
+            room: worker.capacity_bytes.saturating_sub(worker.used_bytes),
+            scarce: worker.capacity_bytes / SCARCE_BELOW,
+        };
+        Self { workers: workers.iter().map(|worker| (worker.id, share(worker))).collect(), last: None }
+    }
+
+    /// A worker for a copy of `length` bytes that is not in `except`; `None` when there is none.
+    pub(super) fn place(&mut self, length: u64, except: &[i64]) -> Option<i64> {
+        let worst = |id: i64, share: &Share| {
+            let left = share.room.saturating_sub(length);
+            if share.room >= length && left >= share.scarce {
+                (false, share.planned, self.last == Some(id))
+            } else {
+                // The emptiest of the full ones.
+                (true, u64::MAX - share.room, false)
+            }
+        };
+        let candidates = self.workers.iter().filter(|(id, share)| share.live && !except.contains(id));
+        let id = candidates.min_by_key(|(id, share)| worst(**id, share)).map(|(id, _)| *id)?;
+        if let Some(share) = self.workers.get_mut(&id) {
+            share.planned = share.planned.saturating_add(length);
+            share.room = share.room.saturating_sub(length);
+        }
+        self.last = Some(id);
+        Some(id)
+    }
+
+    /// Takes back what [`Placement::place`] planned.
+    pub(super) fn take_back(&mut self, worker: i64, length: u64) {
+        if let Some(share) = self.workers.get_mut(&worker) {
+            share.planned = share.planned.saturating_sub(length);
+            share.room = share.room.saturating_add(length);
+        }
+    }
+
+    /// Those that get blocks from now on. New ones join; gives those that have gone.
+    pub(super) fn set_live(&mut self, workers: &[Worker]) -> Vec<i64> {
+        let now: BTreeSet<i64> = workers.iter().map(|worker| worker.id).collect();
+        let gone = |(id, share): (&i64, &mut Share)| {
+            let gone = share.live && !now.contains(id);
+            share.live = now.contains(id);
+            gone.then_some(*id)
+        };
+        let gone = self.workers.iter_mut().filter_map(gone).collect();
+        let new = workers.iter().filter(|worker| !self.workers.contains_key(&worker.id));
+        let new = Self::new(&new.cloned().collect::<Vec<_>>(), &BTreeMap::new());
+        self.workers.extend(new.workers);
+        gone
+    }
+
+    /// Nothing is sent to it until it is known to be live again.
+    pub(super) fn suspect(&mut self, worker: i64) {
+        if let Some(share) = self.workers.get_mut(&worker) {
+            share.live = false;
+        }
+    }
+
+    /// There is a live worker that is none of `workers`.
+    #[must_use]
+    pub(super) fn another_than(&self, workers: &[i64]) -> bool {
+        self.workers.iter().any(|(id, share)| share.live && !workers.contains(id))
+    }
+
+    #[must_use]
+    pub(super) fn is_live(&self, worker: i64) -> bool {
+        self.workers.get(&worker).is_some_and(|share| share.live)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn worker(id: i64, capacity_bytes: u64, used_bytes: u64) -> Worker {
+        Worker { id, capacity_bytes, used_bytes, ..Worker::default() }
+    }
+
+    fn planned(placement: &Placement) -> Vec<u64> {
+        placement.workers.values().map(|share| share.planned).collect()
+    }
+
+    #[test]
+    fn equal_blocks_are_spread_evenly_and_those_of_a_file_too() {
+        let workers = [worker(1, 1000 * MIB, 300 * MIB), worker(2, 1000 * MIB, 0), worker(3, 500 * MIB, 0)];
+        let mut placement = Placement::new(&workers, &BTreeMap::new());
+        let got: Vec<_> = (0..6).filter_map(|_| placement.place(MIB, &[])).collect();
+        assert_eq!(got, [1, 2, 3, 1, 2, 3]);
+        assert_eq!(planned(&placement), [2 * MIB; 3]);
+    }
+
+    #[test]
+    fn what_is_cached_already_counts() {
+        let workers = [worker(1, 1000, 0), worker(2, 1000, 0)];
+        let mut placement = Placement::new(&workers, &BTreeMap::from([(1, 30)]));
+        let got: Vec<_> = (0..4).filter_map(|_| placement.place(10, &[])).collect();
+        assert_eq!(got, [2, 2, 2, 1]);
+    }
+
+    #[test]
+    fn who_has_little_room_gets_less() {
+        let workers = [worker(1, 1000, 940), worker(2, 1000, 0)];
+        let mut placement = Placement::new(&workers, &BTreeMap::new());
+        let got: Vec<_> = (0..4).filter_map(|_| placement.place(10, &[])).collect();
+        assert_eq!(got, [1, 2, 2, 2]);
+        // When all are full, the one with most room: somebody has to evict.
+        let mut full = Placement::new(&[worker(1, 100, 100), worker(2, 100, 99)], &BTreeMap::new());
+        assert_eq!(full.place(10, &[]), Some(2));
+    }
+
+    #[test]
+    fn copies_go_to_workers_that_have_none() {
+        let workers = [worker(1, 1000, 0), worker(2, 1000, 0)];
+        let mut placement = Placement::new(&workers, &BTreeMap::new());
+        assert_eq!(placement.place(10, &[1]), Some(2));
+        assert_eq!(placement.place(10, &[1, 2]), None);
+        placement.suspect(2);
+        assert_eq!(placement.place(10, &[1]), None);
+    }
+
+    #[test]
+    fn workers_come_and_go() {
+        let two = [worker(1, 1000, 0), worker(2, 1000, 0)];
+        let mut placement = Placement::new(&two, &BTreeMap::new());
+        assert_eq!(placement.set_live(&[worker(2, 1000, 0), worker(3, 1000, 0)]), [1]);
+        assert_eq!((placement.is_live(1), placement.is_live(3)), (false, true));
+        assert_eq!(placement.set_live(&two), [3]);
+        assert!(placement.is_live(1));
+    }
+
+    proptest! {
+        #[test]
+        fn copies_are_distinct_and_loads_differ_by_one_block_at_most(
+            workers in 1_i64..6,
+            replicas in 1_usize..4,
+            lengths in proptest::collection::vec(1_u64..MIB, 1..200),
+        ) {
+            let all: Vec<Worker> = (0..workers).map(|id| worker(id, 4096 * MIB, 0)).collect();
+            let mut placement = Placement::new(&all, &BTreeMap::new());
+            for length in &lengths {
+                let mut got = Vec::new();
+                while got.len() < replicas && let Some(id) = placement.place(*length, &got) {
+                    prop_assert!(!got.contains(&id));
+                    got.push(id);
+                }
+                prop_assert_eq!(got.len(), replicas.min(all.len()));
+            }
+            if replicas == 1 {
+                let longest = lengths.iter().max().copied().unwrap_or_default();
+                let planned = planned(&placement);
+                let (most, least) = (planned.iter().max(), planned.iter().min());
+                prop_assert!(most.unwrap() - least.unwrap() <= longest);
+            }
+        }
+
+        #[test]
+        fn nothing_is_lost_when_plans_are_taken_back(lengths in proptest::collection::vec(1_u64..MIB, 1..50)) {
+            let mut placement = Placement::new(&[worker(1, MIB, 0), worker(2, 64 * MIB, MIB)], &BTreeMap::new());
+            let before = placement.clone();
+            let big = lengths.iter().filter(|length| **length < 1000);
+            let placed: Vec<_> = big.filter_map(|length| Some((placement.place(*length, &[])?, *length))).collect();
+            for (worker, length) in placed {
+                placement.take_back(worker, length);
+            }
+            prop_assert_eq!(planned(&placement), planned(&before));
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The native engine: no JVM, no job service, every block placed and proven.
+
+use crate::outcome::{failed, failures, loaded, loadings, shown, visited, wish};
+use alluxio_preload_api::v1::load::{Reason, State};
+use alluxio_preload_api::v1::load_spec::Engine;
+use alluxio_preload_api::v1::{LoadSpec, StartLoadRequest};
+use anyhow::{Context, Result, ensure};
+use preload_tests::{Cluster, MIB, Options, Sidecar, load as request, shared};
+use std::fs;
+
+const KIB: u64 = 1024;
+const NO_ARGUMENTS: [&str; 0] = [];
+
+/// StartLoad by the native engine.
+fn natively(
+    id: &str,
+    path: &str,
+    replicas: u32,
+    change: impl FnOnce(&mut LoadSpec),
+) -> Result<StartLoadRequest> {
+    wish(id, path, replicas, |spec| {
+        spec.set_engine(Engine::Native);
+        change(spec);
+    })
+}
+
+#[tokio::test]
+async fn small_and_large_files_are_spread_evenly() -> Result<()> {
+    let cluster = shared().await?;
+    let data = cluster.data("native")?;
+    data.files(400, 16 * KIB)?;
+    let large = data.below("large")?;
+    large.files(4, 40 * MIB)?;
+    let sidecar = Sidecar::start(cluster, &NO_ARGUMENTS).await?;
+
+    sidecar.start_load(natively("once", data.path(), 1, |_| {})?).await?;
+    let once = loaded(&sidecar, "once").await?;
+    assert_eq!((once.engine(), once.attempt, loadings(&once)), (Engine::Native, 1, 1), "{}", shown(&once));
+    assert_eq!(once.engine_reason, "the spec asks for it");
+    let copies = cluster.oracle().copies(data.path()).await?;
+    cluster.oracle().assert_loaded(data.path(), 1).await?;
+    assert_eq!(copies.most(), 1, "a second copy was not asked for");
+    let held =
+        |worker| copies.blocks().filter(|b| b.workers.contains(&worker)).map(|b| b.length).sum::<u64>();
+    let (most, least) = (held(1).max(held(2)), held(1).min(held(2)));
+    ensure!(most - least <= 16 * MIB, "more than a block apart: {least} and {most} bytes");
+
+    sidecar.start_load(natively("twice", data.path(), 2, |_| {})?).await?;
+    let twice = loaded(&sidecar, "twice").await?;
+    assert_eq!((twice.attempt, loadings(&twice)), (1, 1), "{}", shown(&twice));
+    cluster.oracle().assert_loaded(data.path(), 2).await?;
+    let progress = twice.progress.context("progress")?;
+    assert_eq!((progress.bytes_total, progress.bytes_cached), (2 * copies.length(), 2 * copies.length()));
+
+    // Nothing is missing: nothing is asked for.
+    sidecar.start_load(natively("again", data.path(), 2, |_| {})?).await?;
+    let again = loaded(&sidecar, "again").await?;
+    assert_eq!((again.attempt, loadings(&again)), (0, 0), "{}", shown(&again));
+    sidecar.assert_no_errors()
+}
+
+#[tokio::test]
+async fn files_gone_or_cut_in_the_ufs_are_named() -> Result<()> {
+    let cluster = shared().await?;
+    let data = cluster.data("native-gone")?;
+    data.files(50, 200_000)?;
+    let large = data.below("large")?;
+    large.files(3, 20 * MIB)?;
+    // Alluxio has to know them as they were.
+    cluster.oracle().tree(data.path()).await?;
+    fs::remove_file(data.ufs().join("f00001"))?;
+    fs::write(data.ufs().join("f00003"), "cut")?;
+    fs::write(data.ufs().join("f00004"), "")?;
+    fs::remove_file(large.ufs().join("f00000"))?;
+    fs::File::options().write(true).open(large.ufs().join("f00001"))?.set_len(17 * MIB)?;
+    let bad = ["f00001", "f00003", "f00004", "large/f00000", "large/f00001"]
+        .map(|name| format!("{}/{name}", data.path()));
+
+    let sidecar = Sidecar::start(cluster, &NO_ARGUMENTS).await?;
+    sidecar.start_load(natively("gone", data.path(), 1, |spec| spec.max_attempts = 2)?).await?;
+    let load = failed(&sidecar, "gone", Reason::Incomplete).await?;
+    assert_eq!((load.attempt, load.failures), (2, 5), "{}", shown(&load));
+    let failures = failures(&sidecar, "gone").await?;
+    assert_eq!(failures.iter().map(|f| f.path.clone()).collect::<Vec<_>>(), bad);
+    for failure in &failures {
+        let words = failure.reason.strip_prefix("a block has no copy in the cache: ");
+        ensure!(words.is_some_and(|words| words.len() > 10), "no words of Alluxio: {failure:?}");
+    }
+    let copies = cluster.oracle().copies(data.path()).await?;
+    assert_eq!(copies.missing(1), bad, "the rest is loaded, and nothing that is too short");
+    sidecar.assert_no_errors()
+}
+
+#[tokio::test]
+async fn neither_a_command_nor_a_job_service_is_needed() -> Result<()> {
+    let cluster = Cluster::start(Options { job_service: false, ..Options::default() }).await?;
+    let data = cluster.data("alone")?;
+    data.tree(16 * KIB)?;
+    let sidecar = Sidecar::start(&cluster, &NO_ARGUMENTS).await?;
+    sidecar.start_load(request("auto", data.path(), 2)).await?;
+    let load = loaded(&sidecar, "auto").await?;
+    assert_eq!((load.engine(), load.attempt), (Engine::Native, 1), "{}", shown(&load));
+    assert_eq!(load.engine_reason, "no job service with live workers answers");
+    assert!(!visited(&load).contains(&(State::Waiting, Reason::NoJobWorker)));
+    cluster.oracle().assert_loaded(data.path(), 2).await?;
+    sidecar.assert_no_errors()
+}
