@@ -2,8 +2,8 @@
 //!
 //! Each section stands between two marks, so that one can be measured again without the others.
 
-use crate::machine;
 use anyhow::{Context, Result};
+use preload_tests::facts;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ pub(crate) fn write(sections: &[Section], order: &[&str]) -> Result<()> {
     fs::create_dir_all(&directory).context("make docs")?;
     let path: PathBuf = directory.join("benchmarks.md");
     let old = fs::read_to_string(&path).unwrap_or_default();
-    let facts = machine::facts(&std::env::temp_dir());
+    let facts = facts::of(&std::env::temp_dir());
     let mut text = String::from(
         "# Benchmarks\n\n\
          Measured by `make bench` on the release binary, over loopback; written by the program itself.\n\

@@ -1,11 +1,11 @@
 //! A durable StartLoad over gRPC, against one append and fdatasync on the same disk.
 
 use crate::document::Section;
-use crate::stats::{Spread, milliseconds, number, percentile};
 use crate::{Bench, machine, plot};
 use alluxio_preload_api::v1::preload_service_client::PreloadServiceClient;
 use anyhow::{Context, Result, bail};
-use preload_tests::{Sandbox, Setup, Sidecar, load};
+use preload_tests::stats::{Spread, milliseconds, number, percentile};
+use preload_tests::{Sandbox, Setup, Sidecar, facts, load};
 use std::fs::File;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ struct Round {
 
 pub(crate) async fn run(bench: &Bench) -> Result<Section> {
     let sandbox = Sandbox::new()?;
-    let file_system = machine::file_system(sandbox.directory());
+    let file_system = facts::file_system(sandbox.directory());
     if file_system == "tmpfs" {
         bail!("{} is no disk: set TMPDIR to a directory on one", sandbox.directory().display());
     }

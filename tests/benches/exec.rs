@@ -5,11 +5,11 @@ mod cpu;
 mod pod;
 
 use crate::document::Section;
-use crate::stats::{Spread, milliseconds, number, percentile};
 use crate::{Bench, plot};
 use anyhow::{Context, Result};
 use cpu::CpuGroup;
 use pod::Target;
+use preload_tests::stats::{Spread, milliseconds, number, percentile};
 use preload_tests::{Nodes, NodesOptions};
 use std::time::{Duration, Instant};
 

@@ -1,9 +1,7 @@
-//! What the figures were measured on, and what a process takes of it.
+//! What a process takes of the machine.
 
 use anyhow::{Context, Result};
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 /// Decimal, as the bars are.
@@ -45,44 +43,13 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration> {
     Ok(total)
 }
 
-/// Facts of the machine for the head of the document: nothing that names it.
-pub(crate) fn facts(directory: &Path) -> String {
-    let first = |path: &str, key: &str| {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
-        line.trim_start_matches([' ', '\t', ':']).trim().to_owned()
-    };
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kilobytes = first("/proc/meminfo", "MemTotal");
-    let memory = kilobytes.trim_end_matches(" kB").parse::<f64>().unwrap_or_default() * 1024.0 / 1e9;
-    format!(
-        "{} {cores} cores ({}), {memory:.0} GB of memory, Linux {}, {} file system.\n\
-         Sidecar {}, {}; Alluxio {}, {}.\n",
-        said("date", &["-u", "+Measured on %Y-%m-%d:"]),
-        first("/proc/cpuinfo", "model name"),
-        first("/proc/sys/kernel/osrelease", ""),
-        file_system(directory),
-        env!("CARGO_PKG_VERSION"),
-        said("rustc", &["--version"]).split(" (").next().unwrap_or_default(),
-        preload_tests::prerequisites::ALLUXIO,
-        java(),
-    )
-}
-
-/// Type of the file system that holds `directory`.
-pub(crate) fn file_system(directory: &Path) -> String {
-    let table = said("df", &["--output=fstype", &directory.to_string_lossy()]);
-    table.lines().last().unwrap_or_default().trim().to_owned()
-}
-
-fn java() -> String {
-    let Ok(java) = preload_tests::prerequisites::java() else { return String::new() };
-    let version = said(&java.to_string_lossy(), &["--version"]);
-    version.lines().next().unwrap_or_default().to_owned()
-}
-
-/// What a small program prints, or nothing.
-fn said(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).env("LC_ALL", "C").output();
-    output.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned()).unwrap_or_default()
+/// User and system time of a process, also of threads that have ended, in steps of 10 ms.
+pub(crate) fn cpu_of(pid: u32) -> Result<Duration> {
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid}"))?;
+    // "pid (name) state ...": the name may hold anything. utime is field 14, stime the next.
+    let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_ascii_whitespace());
+    let ticks: Option<Vec<u32>> = fields.map(|f| f.skip(11).take(2).flat_map(str::parse).collect());
+    let ticks = ticks.filter(|ticks| ticks.len() == 2).context("stat has no times")?;
+    Ok(TICK * ticks.iter().sum())
 }

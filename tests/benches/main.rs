@@ -12,10 +12,10 @@ mod document;
 mod durable;
 mod exec;
 mod machine;
+mod native;
 mod overhead;
 mod plot;
 mod startup;
-mod stats;
 mod verify;
 mod watchers;
 
@@ -28,13 +28,27 @@ use std::time::Instant;
 use tokio::sync::OnceCell;
 
 /// In the order of the document.
-const SECTIONS: [&str; 7] = ["durable", "watchers", "startup", "verify", "overhead", "exec", "controller"];
+const SECTIONS: [&str; 12] = [
+    "durable",
+    "watchers",
+    "startup",
+    "verify",
+    "overhead",
+    "native-small",
+    "native-middle",
+    "native-big",
+    "native-cached",
+    "native-memory",
+    "exec",
+    "controller",
+];
 
 /// What the sections share.
 #[derive(Debug)]
 struct Bench {
     quick: bool,
     cluster: OnceCell<Cluster>,
+    scene: OnceCell<native::Scene>,
     begun: Instant,
 }
 
@@ -59,6 +73,11 @@ impl Bench {
             .await
     }
 
+    /// Another one, for the sections that compare engines.
+    async fn scene(&self) -> Result<&native::Scene> {
+        self.scene.get_or_try_init(|| native::Scene::start(self)).await
+    }
+
     async fn run(&self, name: &str) -> Result<Section> {
         match name {
             "durable" => durable::run(self).await,
@@ -66,6 +85,11 @@ impl Bench {
             "startup" => startup::run(self).await,
             "verify" => verify::run(self).await,
             "overhead" => overhead::run(self).await,
+            "native-small" => native::small(self).await,
+            "native-middle" => native::middle(self).await,
+            "native-big" => native::big(self).await,
+            "native-cached" => native::cached(self).await,
+            "native-memory" => native::memory(self).await,
             "exec" => exec::run(self).await,
             _ => controller::run(self).await,
         }
@@ -89,7 +113,11 @@ async fn measure() -> Result<()> {
     let mut names: Vec<String> = std::env::args().skip(1).filter(|name| name != "--bench").collect();
     let quick = names.iter().any(|name| name == "--quick");
     names.retain(|name| name != "--quick");
-    if let Some(name) = names.iter().find(|name| !SECTIONS.contains(&name.as_str())) {
+    // `native` is all that begin so.
+    let picks = |name: &str, section: &str| {
+        section.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    if let Some(name) = names.iter().find(|name| !SECTIONS.iter().any(|section| picks(name, section))) {
         bail!("there is no section {name:?}; there are {}, and --quick", SECTIONS.join(", "));
     }
     preload_tests::leash::sibling("preload-sidecar")
@@ -97,10 +125,10 @@ async fn measure() -> Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("read the limit of open files")?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).context("raise the limit of open files")?;
 
-    let bench = Bench { quick, cluster: OnceCell::new(), begun: Instant::now() };
+    let bench = Bench { quick, cluster: OnceCell::new(), scene: OnceCell::new(), begun: Instant::now() };
     let mut sections = Vec::new();
     let mut failed = Vec::new();
-    for name in SECTIONS.iter().filter(|name| names.is_empty() || names.iter().any(|n| n == *name)) {
+    for name in SECTIONS.iter().filter(|name| names.is_empty() || names.iter().any(|n| picks(n, name))) {
         bench.say(name);
         match bench.run(name).await {
             Ok(section) => {

@@ -1,10 +1,10 @@
 //! The same load by the sidecar and by `alluxio fs distributedLoad` by hand: what our care costs on top.
 
 use crate::document::Section;
-use crate::stats::Spread;
 use crate::{Bench, plot};
 use alluxio_preload_api::v1::load::State;
 use anyhow::{Result, bail};
+use preload_tests::stats::Spread;
 use preload_tests::{Cluster, Data, Setup, load};
 use std::time::Instant;
 

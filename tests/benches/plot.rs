@@ -1,6 +1,6 @@
 //! Plots as SVG text: a few lines, words and colours need no library.
 
-use crate::stats::{number, percentile};
+use preload_tests::stats::{number, percentile};
 use std::fmt::Write;
 
 const WIDTH: f64 = 760.0;

@@ -2,12 +2,12 @@
 
 use crate::document::Section;
 use crate::machine::Memory;
-use crate::stats::Spread;
 use crate::{Bench, plot};
 use alluxio_client::{Client, Config, LoadMetadata};
 use alluxio_preload_api::v1::Load;
 use alluxio_preload_api::v1::load::State;
 use anyhow::{Context, Result, bail};
+use preload_tests::stats::Spread;
 use preload_tests::{Cluster, Data, Setup, load, wait};
 use std::time::{Duration, Instant};
 

@@ -5,33 +5,30 @@
 
 mod launcher;
 mod options;
+mod readiness;
 mod role;
 
 pub use options::{Authentication, MIB, Options};
 pub use role::Role;
 
 use crate::data::Data;
-use crate::http;
 use crate::leash::{Exit, Leash};
 use crate::oracle::Oracle;
 use crate::sandbox::{Output, Sandbox};
 use crate::wait;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use readiness::START_LIMIT;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
 /// Last octet of the master's address; workers follow.
 const MASTER_HOST: usize = 1;
 const MASTER_WEB_PORT: u16 = 19_999;
-/// Starting six JVMs takes 10 s on two idle cores, and several clusters may start at once.
-const START_LIMIT: Duration = Duration::from_secs(180);
 
 /// See the module.
 #[derive(Debug)]
@@ -102,9 +99,14 @@ impl Cluster {
     }
 
     fn spawn(&self, role: Role) -> Result<()> {
-        let command = role.command(&self.sandbox, self.options.version)?;
-        if let Role::Worker(_) = role {
-            fs::create_dir_all(self.worker_directory(role)).context("make the worker's directory")?;
+        let command = role.command(&self.sandbox, &self.options)?;
+        let directory = self.worker_directory(role);
+        if matches!(role, Role::Worker(_)) && !directory.exists() {
+            let made = match self.options.cache_in_memory {
+                true => self.sandbox.memory_folder(&role.to_string()).map(drop),
+                false => fs::create_dir(&directory).map_err(Into::into),
+            };
+            made.context("make the worker's directory")?;
         }
         let mut roles = self.roles();
         if roles.get(&role).is_some_and(|running| running.leash.is_running()) {
@@ -166,67 +168,6 @@ impl Cluster {
             bail!("processes are left: {left:?}");
         }
         Ok(())
-    }
-
-    // === readiness ===
-
-    async fn ready(&self) -> Result<()> {
-        let ready = wait::until("Alluxio to be ready", START_LIMIT, async || {
-            if let Some(role) = self.first_ended() {
-                return Ok(Some(Err(role)));
-            }
-            Ok(self.is_ready().await?.then_some(Ok(())))
-        });
-        match ready.await.and_then(|ready| ready.map_err(|role| anyhow::anyhow!("{role} has ended"))) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(error.context(self.log_excerpt())),
-        }
-    }
-
-    /// A process that ended by itself; one that a test killed is not in the way.
-    fn first_ended(&self) -> Option<Role> {
-        let ended = |exit| matches!(exit, Some(Exit::Code(_)));
-        self.roles().iter().find(|(_, running)| ended(running.leash.exit())).map(|(role, _)| *role)
-    }
-
-    async fn is_ready(&self) -> Result<bool> {
-        let running: Vec<_> = {
-            let roles = self.roles();
-            roles.iter().filter(|(_, r)| r.leash.is_running()).map(|(role, r)| (*role, r.log_start)).collect()
-        };
-        let runs = |role| running.iter().any(|(other, _)| *other == role);
-        for (role, log_start) in &running {
-            let host = self.address(*role);
-            TcpStream::connect((host.as_str(), role.port()))
-                .await
-                .with_context(|| format!("{role}'s port"))?;
-            let registered = match role {
-                Role::Master => {
-                    http::get_json(&self.web_address(), "/api/v1/master/webui_workers").await?;
-                    true
-                }
-                Role::Worker(_) if runs(Role::Master) => {
-                    self.has_registered(Role::Master, *log_start, "Worker successfully registered", &host)?
-                }
-                Role::JobWorker(_) if runs(Role::JobMaster) => {
-                    self.has_registered(Role::JobMaster, *log_start, "registerWorker()", &host)?
-                }
-                _ => true,
-            };
-            if !registered {
-                bail!("{role} has not registered");
-            }
-        }
-        Ok(true)
-    }
-
-    /// Whether the master's log says so after `start`. The log and not a list of workers, which goes on
-    /// naming a dead worker for minutes.
-    fn has_registered(&self, master: Role, start: u64, line: &str, host: &str) -> Result<bool> {
-        let log = fs::read(self.log(master)).with_context(|| format!("read the log of {master}"))?;
-        let log = String::from_utf8_lossy(log.get(usize::try_from(start)?..).unwrap_or_default());
-        let host = format!("host={host},");
-        Ok(log.lines().any(|text| text.contains(line) && text.contains(&host)))
     }
 
     // === where things are ===

@@ -35,6 +35,7 @@
 //! - [`Proxy`]: a network that a test can cut.
 //! - [`Secret`]: a directory as a kubelet mounts it. [`sockets`]: what a process listens on.
 //! - [`grpcurl`], [`Authority`] for TLS, [`processes`] for what runs, [`wait::until`] for conditions.
+//! - [`stats`] and [`facts`]: for programs that measure.
 //!
 //! Invariants: everything binds 127.x.y.z addresses that no other run has; no test depends on another; a
 //! missing prerequisite is an error that names the command which installs it.
@@ -47,6 +48,7 @@ pub mod course;
 pub mod crds;
 pub mod data;
 pub mod dns;
+pub mod facts;
 pub mod fluid;
 pub mod forward;
 pub mod gatekeeper;
@@ -67,6 +69,7 @@ pub mod secret;
 pub mod secret_volume;
 pub mod sidecar;
 pub mod sockets;
+pub mod stats;
 pub mod stub;
 pub mod wait;
 

@@ -6,10 +6,15 @@
 //!
 //! Listing by this route makes Alluxio load metadata that it has not seen, as `fs ls` does.
 
+mod shown;
+
+pub use shown::Listing;
+
 use crate::cluster::{Cluster, Role};
 use crate::http;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use shown::size_as_shown;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Read;
@@ -112,7 +117,11 @@ impl<'a> Oracle<'a> {
 
     /// Bytes on the disks of all running workers, whatever they belong to.
     pub fn bytes_on_disk(self) -> Result<u64> {
-        Ok(blocks_on_disk(self.cluster)?.values().flatten().map(|(_, length)| length).sum())
+        Ok(blocks_on_disk(self.cluster, &running(self.cluster))?
+            .values()
+            .flatten()
+            .map(|(_, length)| length)
+            .sum())
     }
 
     async fn list(self, path: &str) -> Result<Vec<(String, Value)>> {
@@ -166,10 +175,15 @@ impl Tree<'_> {
         self.files.iter().map(|file| (file.path.as_str(), file.in_alluxio_percentage)).collect()
     }
 
-    /// Looks at the disks; no request to Alluxio.
+    /// Looks at the disks of all running workers; no request to Alluxio.
     pub fn copies(&self) -> Result<Copies> {
+        self.copies_on(&running(self.cluster))
+    }
+
+    /// Looks at the disks of these workers, whether they run or not.
+    pub fn copies_on(&self, workers: &BTreeSet<usize>) -> Result<Copies> {
         let block_size = self.cluster.options().block_size;
-        let on_disk = blocks_on_disk(self.cluster)?;
+        let on_disk = blocks_on_disk(self.cluster, workers)?;
         let mut files = BTreeMap::new();
         for file in self.files.iter().filter(|file| file.length > 0) {
             let mut blocks = Vec::new();
@@ -238,12 +252,16 @@ impl Copies {
     }
 }
 
-/// Block ids, with the workers that hold each and the bytes they hold.
-fn blocks_on_disk(cluster: &Cluster) -> Result<BTreeMap<i64, Vec<(usize, u64)>>> {
+fn running(cluster: &Cluster) -> BTreeSet<usize> {
+    let number = |role| if let Role::Worker(worker) = role { Some(worker) } else { None };
+    cluster.pids().into_keys().filter_map(number).collect()
+}
+
+/// Block ids, with those of the workers that hold each and the bytes they hold.
+fn blocks_on_disk(cluster: &Cluster, workers: &BTreeSet<usize>) -> Result<BTreeMap<i64, Vec<(usize, u64)>>> {
     let mut blocks: BTreeMap<i64, Vec<(usize, u64)>> = BTreeMap::new();
-    for role in cluster.pids().into_keys() {
-        let Role::Worker(worker) = role else { continue };
-        let directory: PathBuf = cluster.worker_directory(role);
+    for &worker in workers {
+        let directory: PathBuf = cluster.worker_directory(Role::Worker(worker));
         for entry in fs::read_dir(&directory).with_context(|| format!("list {}", directory.display()))? {
             let entry = entry?;
             // Anything else is a folder for blocks that are being written; a block may go any time.
@@ -253,65 +271,4 @@ fn blocks_on_disk(cluster: &Cluster) -> Result<BTreeMap<i64, Vec<(usize, u64)>>>
         }
     }
     Ok(blocks)
-}
-
-/// A file in the output of `fs ls`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listing {
-    pub length: u64,
-    /// How much of it has at least one copy.
-    pub percentage: u8,
-}
-
-impl Listing {
-    /// `LENGTH STATE DATE TIME PERCENT% PATH`; `None` for a directory or another line.
-    fn parse(line: &str) -> Option<(String, Self)> {
-        let (head, path) = line.split_once("% ")?;
-        let mut fields = head.split_ascii_whitespace();
-        let length = fields.next()?.parse().ok()?;
-        let percentage = fields.next_back()?.parse().ok()?;
-        path.starts_with('/').then(|| (path.to_owned(), Self { length, percentage }))
-    }
-}
-
-/// A size as Alluxio's web pages write it: whole bytes up to 5 KB, then two decimals of a unit of which there
-/// are at most 5,120.
-fn size_as_shown(bytes: u64) -> String {
-    if bytes <= 5 * 1024 {
-        return format!("{bytes}B");
-    }
-    let mut size = bytes as f64;
-    for unit in ["KB", "MB", "GB"] {
-        size /= 1024.0;
-        if size <= 5.0 * 1024.0 {
-            return format!("{size:.2}{unit}");
-        }
-    }
-    format!("{:.2}TB", size / 1024.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_written_as_alluxio_writes_them() {
-        for (bytes, shown) in [
-            (0, "0B"),
-            (1000, "1000B"),
-            (16384, "16.00KB"),
-            (15_000_000, "14.31MB"),
-            (150_000_000, "143.05MB"),
-        ] {
-            assert_eq!(size_as_shown(bytes), shown);
-        }
-    }
-
-    #[test]
-    fn a_listed_path_may_hold_anything() {
-        let line = "              3       PERSISTED 11-23-2026 02:12:16:179   7% /d/50% of d'.txt";
-        let parsed = Listing::parse(line);
-        assert_eq!(parsed, Some(("/d/50% of d'.txt".to_owned(), Listing { length: 3, percentage: 7 })));
-        assert_eq!(Listing::parse("     5       PERSISTED 11-23-2026 02:12:16:179  DIR /d/50% of"), None);
-    }
 }

@@ -8,6 +8,7 @@ use crate::processes::{self, Process};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::io::BufRead;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command};
 use std::sync::Mutex;
@@ -40,6 +41,11 @@ pub struct Sandbox {
     numbers: AtomicU16,
     leash: Child,
     claim: Mutex<Option<ChildStdin>>,
+}
+
+/// Where a sandbox with that directory keeps what belongs into memory; its leash removes it.
+pub fn memory_of(directory: &Path) -> Option<PathBuf> {
+    directory.file_name().map(|name| Path::new("/dev/shm").join(name))
 }
 
 impl Sandbox {
@@ -84,6 +90,15 @@ impl Sandbox {
         let folder = self.directory.join(format!("{name}-{}", self.number()));
         fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
         Ok(folder)
+    }
+
+    /// A new directory of that name in memory, with a link to it in ours.
+    pub fn memory_folder(&self, name: &str) -> Result<PathBuf> {
+        let memory = memory_of(&self.directory).context("the sandbox has no name")?.join(name);
+        fs::create_dir_all(&memory).with_context(|| format!("make {}", memory.display()))?;
+        let link = self.directory.join(name);
+        symlink(&memory, &link).with_context(|| format!("link {}", link.display()))?;
+        Ok(memory)
     }
 
     /// Runs a program to its end, at most for `limit`; see [`Leash::start`] for what it inherits.

@@ -1,13 +1,13 @@
 //! The watchers: a thread of their own with a runtime of its own, so that the one who measures never waits
 //! behind them in this process.
 
-use crate::stats::Spread;
 use alluxio_preload_api::v1::load::State;
 use alluxio_preload_api::v1::preload_service_client::PreloadServiceClient;
 use alluxio_preload_api::v1::{Load, WatchLoadRequest};
 use anyhow::{Context, Result, bail};
 use futures_util::StreamExt;
 use futures_util::stream;
+use preload_tests::stats::Spread;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;

@@ -25,8 +25,13 @@ pub struct Options {
     pub job_service: bool,
     /// Bytes of the cache of one worker.
     pub worker_quota: u64,
+    /// The cache is in memory (`/dev/shm`), as Alluxio's own default has it, instead of on the disk.
+    pub cache_in_memory: bool,
     /// Bytes.
     pub block_size: u64,
+    /// MiB of heap: the master's grows with the files, a worker's with the blocks.
+    pub master_heap: u32,
+    pub worker_heap: u32,
     pub authentication: Authentication,
     /// More lines of alluxio-site.properties, which win over ours.
     pub properties: Vec<(String, String)>,
@@ -39,7 +44,10 @@ impl Default for Options {
             workers: 2,
             job_service: true,
             worker_quota: 256 * MIB,
+            cache_in_memory: false,
             block_size: 16 * MIB,
+            master_heap: 512,
+            worker_heap: 320,
             authentication: Authentication::Simple,
             properties: Vec::new(),
         }

@@ -1,6 +1,6 @@
 //! The processes of a cluster: what each is called and how it is started.
 
-use super::MASTER_HOST;
+use super::{MASTER_HOST, Options};
 use crate::prerequisites;
 use crate::sandbox::Sandbox;
 use anyhow::Result;
@@ -47,18 +47,18 @@ impl Role {
     }
 
     /// The command line that runs it.
-    pub(super) fn command(self, sandbox: &Sandbox, version: &str) -> Result<Command> {
+    pub(super) fn command(self, sandbox: &Sandbox, options: &Options) -> Result<Command> {
         let directory = sandbox.directory().display();
         let host = sandbox.address(self.host());
         let (heap, direct, class) = match self {
-            Self::Master => ("512m", "256m", "alluxio.master.AlluxioMaster"),
-            Self::JobMaster => ("256m", "256m", "alluxio.master.AlluxioJobMaster"),
+            Self::Master => (options.master_heap, "256m", "alluxio.master.AlluxioMaster"),
+            Self::JobMaster => (256, "256m", "alluxio.master.AlluxioJobMaster"),
             // A whole block may be in direct memory, several at once.
-            Self::Worker(_) => ("320m", "1g", "alluxio.worker.AlluxioWorker"),
-            Self::JobWorker(_) => ("192m", "256m", "alluxio.worker.AlluxioJobWorker"),
+            Self::Worker(_) => (options.worker_heap, "1g", "alluxio.worker.AlluxioWorker"),
+            Self::JobWorker(_) => (192, "256m", "alluxio.worker.AlluxioJobWorker"),
         };
-        let mut command = java(sandbox, version, &self.to_string(), "log4j.properties")?;
-        command.arg(format!("-Xmx{heap}")).arg(format!("-XX:MaxDirectMemorySize={direct}"));
+        let mut command = java(sandbox, options.version, &self.to_string(), "log4j.properties")?;
+        command.arg(format!("-Xmx{heap}m")).arg(format!("-XX:MaxDirectMemorySize={direct}"));
         let mut set = |name: &str, value: &str| {
             command.arg(format!("-D{name}={value}"));
         };

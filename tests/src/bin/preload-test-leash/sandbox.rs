@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Held on the last address of a claimed network for as long as the claim lasts.
@@ -36,6 +37,8 @@ pub(super) fn sandbox() -> Result<()> {
         fs::write(directory.join(KEPT), "").context("keep the directory")?;
         eprintln!("kept {}", directory.display());
     } else {
+        // First: a directory that is left tells the next run of both.
+        remove_memory(&directory);
         // Containers of a machine do not name it; their last files may come while we remove.
         while let Err(error) = fs::remove_dir_all(&directory) {
             if Instant::now() >= limit {
@@ -63,8 +66,16 @@ fn sweep() {
             && File::open(&path).is_ok_and(|lock| lock.try_lock().is_ok())
         {
             // Not ours to complain about.
+            remove_memory(&path);
             let _ = fs::remove_dir_all(&path);
         }
+    }
+}
+
+/// What the owner of a directory keeps in memory, if anything.
+fn remove_memory(directory: &Path) {
+    if let Some(memory) = preload_tests::sandbox::memory_of(directory) {
+        let _ = fs::remove_dir_all(memory);
     }
 }
 

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 /// Middle and ends of a set of measurements.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) least: f64,
-    pub(crate) most: f64,
+pub struct Spread {
+    pub median: f64,
+    pub least: f64,
+    pub most: f64,
 }
 
 impl Spread {
     /// All zero when there are none.
-    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Self {
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         let least = values.first().copied().unwrap_or_default();
@@ -30,20 +30,20 @@ impl fmt::Display for Spread {
 }
 
 /// Nearest rank. `sorted` is.
-pub(crate) fn percentile(sorted: &[f64], percent: f64) -> f64 {
+pub fn percentile(sorted: &[f64], percent: f64) -> f64 {
     let rank = (sorted.len() as f64 * percent / 100.0).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
 
 /// Milliseconds, sorted.
-pub(crate) fn milliseconds(times: &[Duration]) -> Vec<f64> {
+pub fn milliseconds(times: &[Duration]) -> Vec<f64> {
     let mut values: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
     values.sort_by(f64::total_cmp);
     values
 }
 
 /// Three digits, and all before the point.
-pub(crate) fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),

@@ -1,0 +1,98 @@
+//! The table and the plot of one shape of data.
+
+use super::case::{Found, Run};
+use super::side::Side;
+use crate::document::Section;
+use crate::plot;
+use preload_tests::stats::Spread;
+
+pub(super) fn section(name: &'static str, title: &str, pairs: usize, found: &[Found]) -> Section {
+    let mut section = Section::new(name, title);
+    section.paragraph(&format!(
+        "{pairs} rounds, in each all sides in turns, every second time backwards, after a round that does not \
+         count; for each run a fresh directory and an empty cache. Two workers with their cache in memory, blocks of \
+         64 MiB, data on the disk and in the page cache. Metadata are there before the clock starts, unless it says \
+         cold."
+    ));
+    section.paragraph(
+        "- NATIVE: from before StartLoad to LOADED as WatchLoad says it, of one sidecar that runs already.\n\
+         - distributedLoad, with `--replication`: from the start of the command to its end.\n\
+         - `alluxio fs load PATH --submit`, then `--progress` again and again until it says SUCCEEDED: it makes one \
+         copy only.\n\
+         - cp: the same bytes from the same files into /dev/shm, as often as there are copies: the limit.",
+    );
+    section.paragraph(
+        "Blocks: those that were on enough workers when the side said that it was done, counted on the workers' \
+         disks; of incomplete runs the time is that of what they did. Balance: bytes of the worker with most over the \
+         mean.",
+    );
+    let mut rows = Vec::new();
+    let mut dots = Vec::new();
+    for Found { case, sides } in found {
+        let of = |wanted: Side| {
+            let runs = sides.iter().find(|(side, _)| *side == wanted).map(|(_, runs)| runs.as_slice());
+            runs.unwrap_or_default()
+        };
+        for (side, runs) in sides {
+            rows.push([
+                case.name.clone(),
+                side.name().to_owned(),
+                Spread::of(runs.iter().map(|run| run.seconds)).to_string(),
+                match side {
+                    Side::Native => String::new(),
+                    _ => ratio(runs, of(Side::Native)),
+                },
+                whole(*side, runs),
+                balance(runs),
+            ]);
+            let seconds = runs.iter().map(|run| run.seconds).collect();
+            dots.push((format!("{}: {}", case.name, side.name()), seconds));
+        }
+    }
+    section.table(["data", "by", "s", "times NATIVE", "blocks at the wish", "balance"], &rows);
+    for Found { case, sides } in found {
+        for (side, runs) in sides {
+            for (number, run) in (1..).zip(runs).filter(|(_, run)| !run.is_whole()) {
+                let (at_wish, blocks) = (run.at_wish, run.blocks);
+                section.paragraph(&format!(
+                    "Incomplete: {}, {}, round {number}: {at_wish} of {blocks} blocks at the wish. {}",
+                    case.name,
+                    side.name(),
+                    run.said
+                ));
+            }
+        }
+    }
+    let title = "Until the data are there: dots are runs, lines medians";
+    section.plot(title, plot::dots(title, "seconds", &dots));
+    section
+}
+
+/// Of the runs of one round, which found the machine alike.
+fn ratio(runs: &[Run], native: &[Run]) -> String {
+    Spread::of(runs.iter().zip(native).map(|(run, native)| run.seconds / native.seconds)).to_string()
+}
+
+fn whole(side: Side, runs: &[Run]) -> String {
+    if !side.caches() {
+        return String::new();
+    }
+    let blocks = runs.iter().map(|run| run.blocks).max().unwrap_or_default();
+    let whole = runs.iter().filter(|run| run.is_whole()).count();
+    if whole == runs.len() {
+        return format!("all {blocks}, each time");
+    }
+    let at_wish = Spread::of(runs.iter().map(|run| run.at_wish as f64));
+    format!(
+        "**{} ({}-{}) of {blocks}**; all in {whole} of {} runs",
+        at_wish.median,
+        at_wish.least,
+        at_wish.most,
+        runs.len()
+    )
+}
+
+fn balance(runs: &[Run]) -> String {
+    let figures: Vec<_> = runs.iter().filter_map(|run| run.balance).collect();
+    if figures.is_empty() { String::new() } else { Spread::of(figures).to_string() }
+}

@@ -1,0 +1,91 @@
+//! The real Alluxio of all runs, and the data that they load.
+//!
+//! Invariant: whoever was killed is up again when a run has ended, and what was loaded is taken away in batches,
+//! long before the cache is full.
+
+use crate::plan::{Plan, WORKERS};
+use anyhow::{Context, Result};
+use preload_tests::{Cluster, Data, MIB, Options, wait};
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The most files that a run loads.
+const FILES: usize = 400;
+/// Runs between two cleanings, which cost a JVM.
+const BATCH: usize = 10;
+/// Of a worker's cache: a batch with two copies of everything fits into the workers that are left.
+const QUOTA: u64 = 1536 * MIB;
+/// For the blocks of a batch to go.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(crate) struct Stage<'a> {
+    pub(crate) cluster: &'a Cluster,
+    base: PathBuf,
+    batch: Option<Data>,
+    runs: usize,
+}
+
+pub(crate) async fn start_cluster() -> Result<Cluster> {
+    // Files of a few MB have several blocks.
+    let options = Options { workers: WORKERS, worker_quota: QUOTA, block_size: MIB, ..Options::default() };
+    Cluster::start(options).await
+}
+
+impl<'a> Stage<'a> {
+    pub(crate) fn set(cluster: &'a Cluster) -> Result<Self> {
+        let base = cluster.sandbox().folder("base")?;
+        let data = Data::create(base.clone(), "/".to_owned())?;
+        for number in 0..FILES {
+            data.file(&number.to_string(), size(number))?;
+        }
+        Ok(Self { cluster, base, batch: None, runs: 0 })
+    }
+
+    /// A fresh directory with the files of a run; contents are shared, blocks are not.
+    pub(crate) async fn data(&mut self, plan: &Plan) -> Result<Data> {
+        if self.runs.is_multiple_of(BATCH) {
+            self.clear().await?;
+        }
+        self.runs += 1;
+        let batch = match &self.batch {
+            Some(batch) => batch,
+            None => self.batch.insert(self.cluster.data("kills")?),
+        };
+        let data = batch.below(&format!("run-{}", self.cluster.sandbox().number()))?;
+        for number in 0..plan.files.min(FILES) {
+            let folder = data.ufs().join(format!("d{}", number % 4));
+            fs::create_dir_all(&folder).context("make a folder")?;
+            let link = folder.join(format!("f{number:03}"));
+            fs::hard_link(self.base.join(number.to_string()), link).context("link a file")?;
+        }
+        Ok(data)
+    }
+
+    /// What is left of a load that failed may go on for a moment: the room for it is there, so that blocks which
+    /// stay behind are no error.
+    async fn clear(&mut self) -> Result<()> {
+        let Some(batch) = self.batch.take() else { return Ok(()) };
+        let remove = ["fs", "rm", "-R", "--alluxioOnly", batch.path()];
+        self.cluster.alluxio(&remove).await?.success().context("clear the cache")?;
+        fs::remove_dir_all(batch.ufs()).context("remove the data")?;
+        let empty = wait::until("the workers to be empty", REMOVAL_LIMIT, async || {
+            Ok((self.cluster.oracle().bytes_on_disk()? == 0).then_some(()))
+        });
+        if let Err(error) = empty.await {
+            eprintln!("{error:#}; {} bytes", self.cluster.oracle().bytes_on_disk()?);
+        }
+        Ok(())
+    }
+}
+
+/// Mostly small, some of 100 kB, some of several blocks, the last one of which is short.
+fn size(number: usize) -> u64 {
+    match number {
+        _ if number % 20 == 7 => 1_500_000,
+        _ if number % 100 == 42 => 5_300_000,
+        _ if number % 4 == 1 => 100_000,
+        _ => 2_000 + 100 * (number as u64 % 140),
+    }
+}
