@@ -132,8 +132,7 @@ async fn what_is_missing_is_named() -> Result<()> {
     let preload = json!({
         "apiVersion": "preload.dev/v1alpha1", "kind": "Preload",
         "metadata": { "name": "by-hand", "namespace": world.namespace },
-        // The third attempt would come after two minutes; the second is enough to know.
-        "spec": { "runtimeRef": { "name": NAME }, "path": data.path(), "timeout": "40s" },
+        "spec": { "runtimeRef": { "name": NAME }, "path": data.path() },
     });
     world.kubernetes.apply(&preload.to_string()).await?;
     let failed = world.preloads.until("by-hand", |s| s.text("/status/phase") == "Failed").await?;
