@@ -19,7 +19,7 @@ pub use watch::{Update, Watch, WatchOptions, is_terminal};
 use crate::v1::preload_service_client::PreloadServiceClient;
 use crate::v1::{
     CancelLoadRequest, DeleteLoadRequest, GetLoadRequest, ListFailuresRequest, ListFailuresResponse,
-    ListLoadsRequest, ListLoadsResponse, Load, StartLoadRequest, WatchLoadRequest,
+    ListLoadsRequest, ListLoadsResponse, Load, StartLoadRequest, VerifyLoadRequest, WatchLoadRequest,
 };
 use std::{fmt, future::Future, io, path::PathBuf, time::Duration};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -29,6 +29,9 @@ use tonic::{Request, Response, Status, Streaming};
 /// `KEEP_ALIVE_INTERVAL + KEEP_ALIVE_TIMEOUT`; TCP alone needs about 15 minutes. Only while a call is open.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The sidecar answers VerifyLoad at the latest then: it lists the whole path.
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(660);
 
 /// Where the sidecar is and how to speak to it.
 #[derive(Debug, Clone)]
@@ -41,12 +44,12 @@ pub struct ClientConfig {
     pub allow_plaintext_token: bool,
     /// Limit of one attempt to connect.
     pub connect_timeout: Duration,
-    /// Deadline of every unary call; a watch has none.
+    /// Deadline of every unary call but VerifyLoad, which takes as long as a listing; a watch has none.
     pub call_timeout: Duration,
 }
 
 impl ClientConfig {
-    /// No TLS, no token, 5 s to connect, 20 s for a call: StartLoad waits for one fsync, nothing waits
+    /// No TLS, no token, 5 s to connect, 20 s for a call: StartLoad waits for one fsync, and only VerifyLoad
     /// for Alluxio.
     pub fn new(address: Address) -> Self {
         Self {
@@ -159,6 +162,13 @@ impl Client {
         self.unary(inner.cancel_load(request)).await
     }
 
+    /// Returns after the check, which takes as long as a listing of the load's path.
+    pub async fn verify_load(&self, load_id: &str) -> Result<Load, Status> {
+        let (mut inner, request) = self.prepare(VerifyLoadRequest { load_id: load_id.to_owned() })?;
+        let deadline = self.call_timeout.max(VERIFY_TIMEOUT);
+        within(deadline, inner.verify_load(request)).await
+    }
+
     pub async fn list_failures(&self, request: ListFailuresRequest) -> Result<ListFailuresResponse, Status> {
         let (mut inner, request) = self.prepare(request)?;
         self.unary(inner.list_failures(request)).await
@@ -189,12 +199,19 @@ impl Client {
         Ok((self.inner.clone(), request))
     }
 
-    /// tonic's own timeout ends with the response headers; this one covers the whole answer.
     async fn unary<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
-        match tokio::time::timeout(self.call_timeout, call).await {
-            Ok(answer) => answer.map(Response::into_inner),
-            Err(_) => Err(Status::deadline_exceeded(format!("no answer within {:?}", self.call_timeout))),
-        }
+        within(self.call_timeout, call).await
+    }
+}
+
+/// tonic's own timeout ends with the response headers; this one covers the whole answer.
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Status> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => answer.map(Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded(format!("no answer within {limit:?}"))),
     }
 }
 

@@ -26,7 +26,16 @@ mod tests {
         let methods: Vec<_> = service.method.iter().map(|m| m.name()).collect();
         assert_eq!(
             methods,
-            ["StartLoad", "GetLoad", "WatchLoad", "ListLoads", "CancelLoad", "ListFailures", "DeleteLoad"]
+            [
+                "StartLoad",
+                "GetLoad",
+                "WatchLoad",
+                "ListLoads",
+                "CancelLoad",
+                "VerifyLoad",
+                "ListFailures",
+                "DeleteLoad"
+            ]
         );
     }
 }

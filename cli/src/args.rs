@@ -10,6 +10,7 @@ use alluxio_preload_api::{
         load_spec::{Engine, LoadMetadata},
     },
 };
+use bytesize::ByteSize;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
 
@@ -110,6 +111,8 @@ pub enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// Check that everything which was loaded is still in the cache
+    Verify { id: String },
     /// List the files that are not loaded, and why
     Failures {
         id: String,
@@ -131,7 +134,7 @@ pub struct Start {
     /// Copies of each block, each on another worker [default: 1]
     #[arg(long, value_name = "N")]
     pub replicas: Option<u32>,
-    /// What does the work; `auto` takes distributed-load where it can run
+    /// What does the work; `auto` takes distributed-load where it can run, else native
     #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
     pub engine: EngineChoice,
     /// Whether to look for files that Alluxio has not seen: where it never listed, never, or everywhere
@@ -152,6 +155,12 @@ pub struct Start {
     /// How often to try what is missing [default: 3]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub max_attempts: u32,
+    /// Check again so often whether everything is still in the cache, such as 10m [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub reverify_interval: Option<Duration>,
+    /// Bring at most so much into the cache each second, such as 500MB [default: no limit]
+    #[arg(long, value_name = "BYTES", default_value = "0", hide_default_value = true)]
+    pub max_bytes_per_second: ByteSize,
     /// A label; may be given more than once
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = values::label)]
     pub labels: Vec<(String, String)>,

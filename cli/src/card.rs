@@ -24,11 +24,14 @@ pub(crate) fn card(load: &Load, paint: Paint, now: SystemTime) -> String {
         ("workers", minimum(spec.min_workers)),
         ("evict", if spec.allow_evict { "allowed".to_owned() } else { String::new() }),
         ("limits", limits(&spec)),
+        ("checks", checks(&spec)),
+        ("bandwidth", bandwidth(&spec)),
         ("labels", labels(&spec)),
         ("failures", failures(load)),
         ("created", since(load.create_time, now)),
         ("started", since(load.start_time, now)),
         ("ended", ended(load, now)),
+        ("verified", since(load.verify_time, now)),
         ("cluster", clean(&load.cluster).into_owned()),
         ("uid", clean(&load.uid).into_owned()),
     ];
@@ -88,6 +91,18 @@ fn limits(spec: &LoadSpec) -> String {
     limits.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
+fn checks(spec: &LoadSpec) -> String {
+    let interval = spec.reverify_interval.and_then(|interval| Duration::try_from(interval).ok());
+    interval.map(|interval| format!("every {}", text::duration(interval))).unwrap_or_default()
+}
+
+fn bandwidth(spec: &LoadSpec) -> String {
+    match spec.max_bytes_per_second {
+        0 => String::new(),
+        most => format!("at most {}/s", text::bytes(most)),
+    }
+}
+
 fn labels(spec: &LoadSpec) -> String {
     let mut labels: Vec<_> =
         spec.labels.iter().map(|(key, value)| format!("{}={}", clean(key), clean(value))).collect();
@@ -132,11 +147,13 @@ mod tests {
         load.set_engine(Engine::DistributedLoad);
         load.engine_reason = "the launcher has it".into();
         load.end_time = at(30);
+        load.verify_time = at(28);
         let spec = load.spec.as_mut().unwrap();
         spec.path = "/データ\u{1b}[2J".into();
         spec.max_attempts = 3;
         spec.set_load_metadata(LoadMetadata::Once);
         spec.wait_timeout = Some(prost_types::Duration { seconds: 600, nanos: 0 });
+        spec.reverify_interval = spec.wait_timeout;
         spec.labels.insert("team".into(), "ml\n".into());
         load.transitions = vec![Transition {
             from: State::Verifying.into(),
@@ -156,11 +173,13 @@ mod tests {
         engine    distributed_load, because the launcher has it
         metadata  once
         limits    gates 10m
+        checks    every 10m
         labels    team=ml\n
         failures  3 files: preloadctl failures a
         created   1970-01-01T00:00:00Z (2m ago)
         started   1970-01-01T00:00:05Z (85s ago)
         ended     1970-01-01T00:00:30Z (60s ago), took 25s
+        verified  1970-01-01T00:00:28Z (62s ago)
         uid       0199-uid
         history
           1970-01-01T00:00:30Z a FAILED  INCOMPLETE: 3 files are missing

@@ -7,7 +7,7 @@ use tonic::Code;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Done. With a watch: the load is LOADED (with `cancel`: CANCELLED).
+    /// Done. With a watch, and for `verify`: the load is LOADED (with `cancel`: CANCELLED).
     Ok = 0,
     /// A load has ended, and not in the state that was asked for.
     Ended = 1,
@@ -27,10 +27,10 @@ pub enum Exit {
 /// For `--help`.
 pub const HELP: &str = "\
 Exit codes:
-  0    done; with --watch, and for watch: the load is LOADED (with cancel --watch: CANCELLED)
+  0    done; with --watch, and for watch and verify: the load is LOADED (with cancel --watch: CANCELLED)
   1    the load ended in another state: FAILED, CANCELLED, STALE (with cancel --watch: LOADED too)
   2    wrong usage, or the sidecar found an argument invalid
-  3    the sidecar could not be reached, or stopped answering
+  3    the sidecar could not be reached, or stopped answering; verify: Alluxio or a worker did
   4    there is no such load
   5    the sidecar refused: id in use for another spec, load not finished, queue full, not allowed,
        not supported, or a fault of its own

@@ -110,6 +110,7 @@ impl Session {
                 self.print(&self.one(&load, |load| words::state_line(load, self.paint) + "\n")?)?;
                 Ok(Exit::Ok)
             }
+            Command::Verify { id } => self.verify(&id).await,
             Command::Failures { id, limit } => self.failures(id, limit).await,
             Command::Delete { id } => {
                 self.client.delete_load(&id).await.map_err(|e| self.failed(e))?;
@@ -135,6 +136,16 @@ impl Session {
                 note(&format!("follow it with: preloadctl watch {}", text::clean(&load.id)));
             }
             return Ok(Exit::Ok);
+        }
+        Ok(reached(load.state(), State::Loaded))
+    }
+
+    async fn verify(&self, id: &str) -> Result<Exit, Error> {
+        let load = self.client.verify_load(id).await.map_err(|e| self.failed(e))?;
+        self.print(&self.one(&load, |load| words::verdict_line(load, self.paint) + "\n")?)?;
+        if load.state() == State::Stale {
+            let path = load.spec.as_ref().map_or("", |spec| spec.path.as_str());
+            note(&format!("next: preloadctl start {} brings back what is missing", text::clean(path)));
         }
         Ok(reached(load.state(), State::Loaded))
     }
@@ -197,6 +208,8 @@ fn request(start: Start) -> (StartLoadRequest, bool) {
         wait_timeout,
         timeout,
         max_attempts,
+        reverify_interval,
+        max_bytes_per_second,
         labels,
         watch,
     } = start;
@@ -209,6 +222,8 @@ fn request(start: Start) -> (StartLoadRequest, bool) {
         timeout: timeout.and_then(proto_duration),
         max_attempts,
         labels: labels.into_iter().collect(),
+        reverify_interval: reverify_interval.and_then(proto_duration),
+        max_bytes_per_second: max_bytes_per_second.as_u64(),
         ..LoadSpec::default()
     };
     spec.set_engine(engine.into());

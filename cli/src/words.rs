@@ -33,6 +33,17 @@ pub(crate) fn state_line(load: &Load, paint: Paint) -> String {
     line(time, load, load.state(), &headline(load), paint)
 }
 
+/// The same for the outcome of a check, at the time of the check.
+pub(crate) fn verdict_line(load: &Load, paint: Paint) -> String {
+    match load.state() {
+        State::Loaded => {
+            let what = join([loaded(load), because(load.reason(), message(load))]);
+            line(load.verify_time, load, State::Loaded, &what, paint)
+        }
+        _ => state_line(load, paint),
+    }
+}
+
 /// The same for a change of state that is past already.
 pub(crate) fn transition_line(load: &Load, transition: &Transition, paint: Paint) -> String {
     let what = because(transition.reason(), &transition.message);
@@ -53,10 +64,10 @@ fn line(time: Option<prost_types::Timestamp>, load: &Load, state: State, what: &
 pub(crate) fn headline(load: &Load) -> String {
     let because = because(load.reason(), message(load));
     match load.state() {
-        State::Unspecified | State::Queued | State::Waiting | State::Cancelled | State::Stale => because,
+        State::Unspecified | State::Queued | State::Waiting | State::Cancelled => because,
         State::Listing => join([because, found(load)]),
         State::Loading | State::Verifying => join([because, working(load)]),
-        State::Failed => join([because, failures(load)]),
+        State::Failed | State::Stale => join([because, failures(load)]),
         State::Loaded => {
             let took = text::between(load.start_time, load.end_time);
             let took = took.map(|t| format!("took {}", text::duration(t))).unwrap_or_default();

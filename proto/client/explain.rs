@@ -42,15 +42,14 @@ impl Explanation {
     /// What the caller can do now.
     pub fn next_step(&self) -> String {
         let step = match self.code {
+            // The sidecar itself said so, and when to come back.
+            _ if self.unreachable && self.retry_after.is_some() => return self.later(),
             _ if self.unreachable => "check the address, and that the sidecar is running; then try again",
             Code::InvalidArgument | Code::OutOfRange => "correct the request",
             Code::NotFound => "list the loads to see which exist",
             Code::AlreadyExists => "use another id, or the same spec as before",
             Code::FailedPrecondition => "mend what the message names, then try again",
-            Code::ResourceExhausted => match self.retry_after {
-                Some(after) => return format!("try again in {} s", after.as_secs_f64().ceil()),
-                None => "try again later",
-            },
+            Code::ResourceExhausted => return self.later(),
             Code::Unauthenticated => "give a token or a client certificate that the sidecar accepts",
             Code::PermissionDenied => "ask for the right to do this",
             Code::Unimplemented => "leave this wish out, or use a newer sidecar",
@@ -58,6 +57,13 @@ impl Explanation {
             Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss => "look into the log of the sidecar",
         };
         step.to_owned()
+    }
+
+    fn later(&self) -> String {
+        match self.retry_after {
+            Some(after) => format!("try again in {} s", after.as_secs_f64().ceil()),
+            None => "try again later".to_owned(),
+        }
     }
 
     /// Everything that the message does not say, one fact a line, the next step last.
@@ -134,6 +140,9 @@ mod tests {
         details.set_retry_info(Some(Duration::from_millis(1500)));
         let status = Status::with_error_details(Code::ResourceExhausted, "queue is full", details);
         assert_eq!(Explanation::of(&status).lines(), ["next: try again in 2 s"]);
+        let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(5)));
+        let status = Status::with_error_details(Code::Unavailable, "a worker is silent", details);
+        assert_eq!(Explanation::of(&status).lines(), ["next: try again in 5 s"]);
     }
 
     #[test]

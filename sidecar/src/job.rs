@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - `sequence` grows with every change and stays below `sequence_ceiling`, the durable reservation;
-//! - a terminal job changes only from LOADED to STALE;
+//! - a terminal job changes only from LOADED to STALE, or to LOADED when it was verified once more;
 //! - within an attempt no count of `progress` goes back.
 
 mod path;
@@ -75,6 +75,9 @@ pub struct Job {
     #[serde(default)]
     pub lengths_unproven: bool,
     pub failures: FailureList,
+    /// When every block was last seen in place. Jobs that were stored before there was this field lack it.
+    #[serde(default)]
+    pub verified: Option<Timestamp>,
 }
 
 /// Which engine ran.
@@ -154,6 +157,7 @@ impl Job {
             remnant: None,
             lengths_unproven: false,
             failures: FailureList::default(),
+            verified: None,
         }
     }
 
@@ -209,10 +213,15 @@ impl Job {
                 self.failures = failures;
                 self.say(None, message);
             }
-            Event::Verified { empty } => {
-                self.failures = FailureList::default();
-                let warning = format!("there are no data below {}", self.spec.path);
-                if empty { self.say(Some(Reason::Empty), warning) } else { self.say(None, String::new()) }
+            Event::Verified { empty } => self.seen_in_place(empty, now),
+            Event::SeenAgain { count } => {
+                self.progress.reset(count);
+                self.seen_in_place(count.files_total == 0, now);
+            }
+            Event::FoundGone { count, failures, message } => {
+                self.progress.reset(count);
+                self.failures = failures;
+                self.say(Some(Reason::Evicted), message);
             }
             Event::Failed { reason, message } | Event::Withdrawn { reason, message } => {
                 self.say(Some(reason), message);
@@ -279,6 +288,22 @@ impl Job {
     pub fn wait_left(&self, now: Timestamp) -> Duration {
         let shut = self.shut_since.map_or(Duration::ZERO, |since| elapsed(since, now));
         self.spec.wait_timeout.saturating_sub(shut)
+    }
+
+    /// When a LOADED job is to be checked again.
+    #[must_use]
+    pub fn check_due(&self) -> Option<Timestamp> {
+        let interval = self.spec.reverify_interval.filter(|_| self.state == State::Loaded)?;
+        let seen = self.verified.or(self.ended).unwrap_or(self.created);
+        // Beyond the end of time: never.
+        seen.checked_add(interval).ok()
+    }
+
+    fn seen_in_place(&mut self, empty: bool, now: Timestamp) {
+        self.failures = FailureList::default();
+        self.verified = Some(now);
+        let warning = format!("there are no data below {}", self.spec.path);
+        if empty { self.say(Some(Reason::Empty), warning) } else { self.say(None, String::new()) }
     }
 
     fn in_state_for(&self, now: Timestamp) -> Duration {

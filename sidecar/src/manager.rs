@@ -7,10 +7,12 @@
 //! `live` from the moment it is durable until its terminal state is durable.
 
 mod admission;
+mod check;
 mod fanout;
 mod live;
 mod loads;
 mod monitor;
+mod reverify;
 mod runner;
 mod sampler;
 mod stall;
@@ -34,11 +36,13 @@ pub use self::watch::Watch;
 use self::{
     live::{ChangeError, Live},
     loads::Loads,
+    reverify::Checks,
     runner::{Runner, Stop},
 };
 use crate::{
     alluxio::Alluxio,
     clock::Clock,
+    gates::Shut,
     job::{Event, Failure, FailureList, Job, LoadId, Reason, Spec, State},
     metrics::Metrics,
     store::{Created, Deleted, ListQuery, Store, StoreError},
@@ -89,12 +93,13 @@ struct Inner {
     live: Shared<Loads>,
     /// LOADED jobs with a watcher that follows them.
     followed: Shared<HashMap<LoadId, tokio::sync::watch::Sender<Arc<Job>>>>,
+    checks: Checks,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
 
 /// A request that was not carried out. The caller acts, except for `Store`.
-#[derive(Debug, Error)]
+#[derive(Debug, Clone, Error)]
 pub enum ManagerError {
     #[error("load {id} exists with another wish; see {}", fields.join(", "))]
     Conflict { id: LoadId, fields: Vec<&'static str> },
@@ -104,6 +109,10 @@ pub enum ManagerError {
     NotFound { id: LoadId, store: Uuid },
     #[error("load {id} is {state:?}; cancel it first")]
     StillLive { id: LoadId, state: State },
+    #[error("load {id} is {state:?}; only a LOADED load is checked")]
+    NotLoaded { id: LoadId, state: State },
+    #[error("load {id} stays LOADED and could not be checked: {}", shut.message)]
+    NotJudged { id: LoadId, shut: Shut },
     #[error("the list was made anew by another verification; begin again without a token")]
     ListChanged,
     #[error("the sidecar is stopping; try again")]
@@ -144,6 +153,7 @@ impl Manager {
             metrics,
             live: Shared::default(),
             followed: Shared::default(),
+            checks: Checks::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
@@ -161,6 +171,7 @@ impl Manager {
         }
         manager.admit();
         inner.tasks.spawn(monitor::keep(manager.clone()));
+        inner.tasks.spawn(reverify::keep(manager.clone()));
         // Asking `alluxio getConf` takes a JVM's start; the first load should not wait for it.
         let (alluxio, stopping) = (Arc::clone(&inner.alluxio), inner.stopping.clone());
         inner.tasks.spawn(async move {
@@ -273,6 +284,7 @@ impl Manager {
         match self.0.store.delete(id).await? {
             Deleted::Yes => {
                 self.0.followed.with(|followed| followed.remove(id));
+                self.0.checks.forget(id);
                 Ok(())
             }
             Deleted::NotFound => Err(self.not_found(id)),
@@ -368,6 +380,7 @@ impl Manager {
                 manager.bury(&ended).await;
             }
             if !ended.job().state.is_live() {
+                manager.0.checks.schedule(&ended.job());
                 manager.0.live.with(|live| live.remove(&ended));
                 manager.admit();
             }

@@ -33,6 +33,7 @@ pub struct Metrics {
     watchers: Gauge<i64, AtomicI64>,
     commands: Family<Command, Counter>,
     leftovers: Counter,
+    verifications: Family<Verification, Counter>,
     progress_calls: Counter<f64, AtomicU64>,
     credentials_usable: Gauge<i64, AtomicI64>,
     handshakes_failed: Counter,
@@ -59,6 +60,11 @@ struct Method {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Command {
     exit: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Verification {
+    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -114,6 +120,7 @@ impl Metrics {
             watchers: Gauge::default(),
             commands: Family::default(),
             leftovers: Counter::default(),
+            verifications: Family::default(),
             progress_calls: Counter::default(),
             credentials_usable: Gauge::default(),
             handshakes_failed: Counter::default(),
@@ -139,6 +146,11 @@ impl Metrics {
 
     pub(crate) fn leftovers(&self, jobs: usize) {
         self.leftovers.inc_by(jobs as u64);
+    }
+
+    /// `outcome`: loaded, evicted, path_not_found, cluster_changed or not_judged.
+    pub(crate) fn verification(&self, outcome: &'static str) {
+        self.verifications.get_or_create(&Verification { outcome }).inc();
     }
 
     pub(crate) fn credentials_usable(&self, usable: bool) {
@@ -186,6 +198,7 @@ impl Metrics {
             "Jobs cancelled in the job service",
             self.leftovers.clone(),
         );
+        registry.register("verifications", "Checks of LOADED loads by outcome", self.verifications.clone());
         registry.register_with_unit(
             "progress_call",
             "Time in which Alluxio was asked how far running loads are",

@@ -53,6 +53,9 @@ impl Service {
     }
 }
 
+/// For the answer of a check, which lists a whole path; a million files take a minute or two.
+const CHECK_PATIENCE: Duration = Duration::from_secs(600);
+
 /// The answer, unless it takes too long: a disk that hangs must not take a caller with it. What was asked for may
 /// still be done then; asked again with the same id, it is not done twice.
 async fn in_time<T>(answer: impl Future<Output = Result<T, ManagerError>>) -> Result<T, Status> {
@@ -115,6 +118,19 @@ impl PreloadService for Service {
         let id = convert::id(request.into_inner().load_id).map_err(|e| status::of_field(&e))?;
         let job = in_time(manager.cancel(&id)).await?;
         Ok(Response::new(convert::load(&job)))
+    }
+
+    async fn verify_load(
+        &self,
+        request: Request<v1::VerifyLoadRequest>,
+    ) -> Result<Response<v1::Load>, Status> {
+        let manager = self.manager()?;
+        let id = convert::id(request.into_inner().load_id).map_err(|e| status::of_field(&e))?;
+        match tokio::time::timeout(CHECK_PATIENCE, manager.verify(&id)).await {
+            Ok(Ok(job)) => Ok(Response::new(convert::load(&job))),
+            Ok(Err(error)) => Err(status::of_manager(&error)),
+            Err(_) => Err(status::still_checking(CHECK_PATIENCE)),
+        }
     }
 
     async fn list_failures(

@@ -224,6 +224,12 @@ impl Store {
         call.await.map_err(|fault| self.error(fault))
     }
 
+    /// The newest generation of failures that is stored for `uid`, whether or not a job refers to it; 0: none.
+    pub async fn newest_generation(&self, uid: Uuid) -> Result<u64, StoreError> {
+        let call = self.reader.call(move |conn| failures::newest(conn, uid));
+        call.await.map(i64::cast_unsigned).map_err(|fault| self.error(fault))
+    }
+
     /// Failures with a running number above `after` (0: from the start), in the order of their coming.
     pub async fn failures(
         &self,
@@ -242,8 +248,14 @@ impl Store {
     }
 
     /// Forgets jobs that ended before `before`, the oldest finished ones beyond the newest `keep`, and
-    /// failures that no job refers to. Works in small transactions; those done stay done when one fails.
-    pub async fn prune(&self, before: Timestamp, keep: usize) -> Result<Vec<LoadId>, StoreError> {
+    /// failures that no job refers to, unless their job is one of those that `spared` names: somebody is adding
+    /// to them. Works in small transactions; those done stay done when one fails.
+    pub async fn prune(
+        &self,
+        before: Timestamp,
+        keep: usize,
+        spared: impl Fn(Uuid) -> bool + Clone + Send + 'static,
+    ) -> Result<Vec<LoadId>, StoreError> {
         let before = before.as_microsecond();
         let keep = i64::try_from(keep).unwrap_or(i64::MAX);
         let mut forgotten = Vec::new();
@@ -269,7 +281,8 @@ impl Store {
         forget.await.map_err(|fault| self.error(fault))?;
         let mut next = Some((Vec::new(), i64::MIN));
         while let Some(after) = next {
-            let call = self.writer.call(move |conn, _| failures::remove_orphans(conn, &after));
+            let spared = spared.clone();
+            let call = self.writer.call(move |conn, _| failures::remove_orphans(conn, &after, spared));
             next = call.await.map_err(|fault| self.error(fault))?;
         }
         Ok(forgotten)

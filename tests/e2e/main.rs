@@ -23,6 +23,7 @@ mod paths;
 mod preserve;
 mod progress;
 mod read_only;
+mod reverify;
 mod static_binary;
 mod stay_up;
 mod strangers;

@@ -1,12 +1,14 @@
 //! The native engine: no JVM, no job service, every block placed and proven.
 
 use crate::outcome::{failed, failures, loaded, loadings, shown, visited, wish};
+use crate::support::status_of;
 use alluxio_preload_api::v1::load::{Reason, State};
 use alluxio_preload_api::v1::load_spec::Engine;
 use alluxio_preload_api::v1::{LoadSpec, StartLoadRequest};
 use anyhow::{Context, Result, ensure};
 use preload_tests::{Cluster, MIB, Options, Sidecar, load as request, shared};
-use std::fs;
+use std::{fs, time::SystemTime};
+use tonic::Code;
 
 const KIB: u64 = 1024;
 const NO_ARGUMENTS: [&str; 0] = [];
@@ -103,5 +105,35 @@ async fn neither_a_command_nor_a_job_service_is_needed() -> Result<()> {
     assert_eq!(load.engine_reason, "no job service with live workers answers");
     assert!(!visited(&load).contains(&(State::Waiting, Reason::NoJobWorker)));
     cluster.oracle().assert_loaded(data.path(), 2).await?;
+    sidecar.assert_no_errors()
+}
+
+/// A limit cannot be kept by the command, and nothing comes in faster than it says.
+#[tokio::test]
+async fn the_bandwidth_is_limited() -> Result<()> {
+    let cluster = shared().await?;
+    let data = cluster.data("native-limited")?;
+    data.files(64, 256 * KIB)?;
+    let sidecar = Sidecar::start(cluster, &NO_ARGUMENTS).await?;
+    let limit = 4 * MIB;
+    let request = wish("limited", data.path(), 1, |spec| spec.max_bytes_per_second = limit)?;
+    sidecar.start_load(request).await?;
+    let load = loaded(&sidecar, "limited").await?;
+    assert_eq!(load.engine_reason, "the spec limits the bandwidth, which distributedLoad cannot");
+    cluster.oracle().assert_loaded(data.path(), 1).await?;
+    let at = |state: State| {
+        let change = load.transitions.iter().find(|change| change.to() == state).context("no such change")?;
+        SystemTime::try_from(change.time.context("time")?).context("before the epoch")
+    };
+    let took = at(State::Verifying)?.duration_since(at(State::Loading)?)?;
+    // The last batch of 4 MiB passes when those before are paid for.
+    ensure!(took.as_secs_f64() >= (16 * MIB - 5 * MIB) as f64 / limit as f64, "16 MiB came in {took:?}");
+
+    let command = wish("command", data.path(), 1, |spec| {
+        spec.set_engine(Engine::DistributedLoad);
+        spec.max_bytes_per_second = limit;
+    });
+    let status = status_of(sidecar.start_load(command?).await)?;
+    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
     sidecar.assert_no_errors()
 }

@@ -15,7 +15,7 @@ use alluxio_preload_api::v1::load::State;
 use alluxio_preload_api::v1::preload_service_server::{PreloadService, PreloadServiceServer};
 use alluxio_preload_api::v1::{
     CancelLoadRequest, DeleteLoadRequest, GetLoadRequest, ListFailuresRequest, ListFailuresResponse,
-    ListLoadsRequest, ListLoadsResponse, Load, StartLoadRequest, WatchLoadRequest,
+    ListLoadsRequest, ListLoadsResponse, Load, StartLoadRequest, VerifyLoadRequest, WatchLoadRequest,
 };
 use anyhow::{Context, Result};
 use futures_util::{Stream, StreamExt, future, stream};
@@ -271,6 +271,12 @@ impl PreloadService for Service {
     async fn cancel_load(&self, request: Request<CancelLoadRequest>) -> Result<Response<Load>, Status> {
         let load = self.load(&request, &request.get_ref().load_id)?;
         enter(&load, State::Cancelled);
+        Ok(Response::new(load.borrow().clone()))
+    }
+
+    /// Nothing leaves a cache that is not there.
+    async fn verify_load(&self, request: Request<VerifyLoadRequest>) -> Result<Response<Load>, Status> {
+        let load = self.load(&request, &request.get_ref().load_id)?;
         Ok(Response::new(load.borrow().clone()))
     }
 

@@ -37,7 +37,7 @@ async fn start_sends_every_wish() {
     assert_eq!((plain.code, plain.stdout.as_str()), (Some(0), "2023-11-14T22:13:21Z a QUEUED\n"));
     let options = "start /データ/x --id a --replicas 2 --engine native --load-metadata always \
                    --min-workers 3 --allow-evict --wait-timeout 90s --timeout 1h30m --max-attempts 5 \
-                   --label team=ml --label empty=";
+                   --label team=ml --label empty= --reverify-interval 10m";
     let ran = preloadctl(&server.address, &options.split_whitespace().collect::<Vec<_>>()).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
 
@@ -45,6 +45,7 @@ async fn start_sends_every_wish() {
     let spec = seen[0].spec.clone().unwrap();
     assert_eq!((seen[0].load_id.as_str(), spec.path.as_str(), spec.replicas), ("", "/data", None));
     assert_eq!((spec.wait_timeout, spec.timeout, spec.max_attempts), (None, None, 0));
+    assert_eq!(spec.reverify_interval, None);
     let spec = seen[1].spec.clone().unwrap();
     assert_eq!((seen[1].load_id.as_str(), spec.path.as_str()), ("a", "/データ/x"));
     assert_eq!((spec.replicas, spec.min_workers, spec.max_attempts), (Some(2), 3, 5));
@@ -52,6 +53,7 @@ async fn start_sends_every_wish() {
     assert!(spec.allow_evict);
     assert_eq!(spec.wait_timeout.unwrap().seconds, 90);
     assert_eq!(spec.timeout.unwrap().seconds, 5_400);
+    assert_eq!(spec.reverify_interval.unwrap().seconds, 600);
     let labels = [("team", "ml"), ("empty", "")].map(|(k, v)| (k.to_owned(), v.to_owned()));
     assert_eq!(spec.labels, HashMap::from(labels));
 }
@@ -269,6 +271,45 @@ PATH              SIZE   MISSING  COPIES  REASON
         (json["path"].as_str(), json["bytesMissing"].as_str()),
         (Some("/データ/f2\n"), Some("2097152"))
     );
+}
+
+#[tokio::test]
+async fn verify_tells_whether_the_cache_still_holds_everything() {
+    let words = "3 of 1000 files (12.0 KiB) have left the cache; ListFailures names them";
+    let mut stale = because(then(&life().pop().unwrap(), State::Stale), Reason::Evicted, words);
+    stale.failures = 3;
+    let server = Server::tcp(Script {
+        verify: Box::new(move |_, request| match request.get_ref().load_id.as_str() {
+            "a" => Ok(Load { verify_time: crate::fixture::at(77), ..life().pop().unwrap() }),
+            "b" => Ok(stale.clone()),
+            _ => {
+                let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(5)));
+                Err(Status::with_error_details(Code::Unavailable, "worker h:1 is silent", details))
+            }
+        }),
+        ..Script::default()
+    });
+    let ran = preloadctl(&server.address, &["verify", "a"]).await;
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+    assert!(
+        ran.stdout.starts_with("2023-11-14T22:14:37Z a LOADED  4.00 GiB in 1,000 files"),
+        "{}",
+        ran.stdout
+    );
+    let ran = preloadctl(&server.address, &["verify", "b"]).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let line = format!("a STALE  EVICTED: {words}; 3 files not loaded: preloadctl failures a\n");
+    assert!(ran.stdout.ends_with(&line), "{}", ran.stdout);
+    assert!(ran.stderr.contains("next: preloadctl start /data"), "{}", ran.stderr);
+    let ran = preloadctl(&server.address, &["verify", "b", "-o", "json"]).await;
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(
+        (ran.code, json["state"].as_str(), json["reason"].as_str()),
+        (Some(1), Some("STALE"), Some("EVICTED"))
+    );
+    let ran = preloadctl(&server.address, &["verify", "c"]).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(3), ""), "{ran:?}");
+    assert!(ran.stderr.contains("silent") && ran.stderr.contains("next: try again in 5 s"), "{}", ran.stderr);
 }
 
 #[tokio::test]

@@ -54,6 +54,7 @@ pub(crate) struct Script {
     pub(crate) watch: Answer<WatchLoadRequest, Vec<Step>>,
     pub(crate) list: Answer<ListLoadsRequest, ListLoadsResponse>,
     pub(crate) cancel: Answer<CancelLoadRequest, Load>,
+    pub(crate) verify: Answer<VerifyLoadRequest, Load>,
     pub(crate) failures: Answer<ListFailuresRequest, ListFailuresResponse>,
     pub(crate) delete: Answer<DeleteLoadRequest, ()>,
 }
@@ -70,6 +71,7 @@ impl Default for Script {
             watch: unexpected(),
             list: unexpected(),
             cancel: unexpected(),
+            verify: unexpected(),
             failures: unexpected(),
             delete: unexpected(),
         }
@@ -83,7 +85,7 @@ enum Order {
 
 struct Service {
     script: Script,
-    calls: [AtomicUsize; 7],
+    calls: [AtomicUsize; 8],
     orders: mpsc::Sender<Order>,
 }
 
@@ -145,6 +147,10 @@ impl PreloadService for Service {
 
     async fn cancel_load(&self, request: Request<CancelLoadRequest>) -> Result<Response<Load>, Status> {
         self.answer(4, &self.script.cancel, request).map(Response::new)
+    }
+
+    async fn verify_load(&self, request: Request<VerifyLoadRequest>) -> Result<Response<Load>, Status> {
+        self.answer(7, &self.script.verify, request).map(Response::new)
     }
 
     async fn list_failures(

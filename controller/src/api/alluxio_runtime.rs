@@ -17,6 +17,8 @@ pub mod annotation {
     pub const ENGINE: &str = "preload.dev/engine";
     /// Time limit of a load, such as `2h`.
     pub const TIMEOUT: &str = "preload.dev/timeout";
+    /// How often the cache is checked once it is loaded, such as `10m`.
+    pub const REVERIFY_INTERVAL: &str = "preload.dev/reverify-interval";
     /// preloadStatus, written by the controller where the schema has no field for it.
     pub const STATUS: &str = "preload.dev/status";
     /// `spec.data.preload` as last seen, written by the controller where Fluid may erase it: on the Preload, or

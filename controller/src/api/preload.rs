@@ -58,6 +58,14 @@ pub struct PreloadSpec {
     )]
     #[schemars(length(max = 32))]
     pub timeout: Option<String>,
+    /// How often it is checked whether everything is still in the cache, such as 10m; never without it. What has
+    /// left is loaded again. A change counts from the next run on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(
+        validation = Rule::new("self.matches('^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$') && self.matches('[1-9]')").message("must be a duration such as 2h, 90m or 1h30m")
+    )]
+    #[schemars(length(max = 32))]
+    pub reverify_interval: Option<String>,
 }
 
 fn root() -> String {
@@ -133,6 +141,12 @@ pub struct PreloadStatus {
     /// Failed runs in a row that were, or will be, tried again.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retries: i32,
+    /// How often in a row data left the cache soon after they were loaded.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub evictions: i32,
+    /// This run waits until then: what is evicted again and again is not loaded all the time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Time>,
     /// Why the last run failed, as the sidecar names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

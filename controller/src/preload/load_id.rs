@@ -6,10 +6,10 @@ use crate::api::{Engine, PreloadSpec};
 
 /// UUIDv5 of path, replicas, engine and run within the uid of the Preload.
 ///
-/// The time limit is not part of it: a change of it alone does not load anew.
+/// Time limit and interval of checks are not part of it: a change of them alone does not load anew.
 #[must_use]
 pub fn load_id(preload_uid: &str, spec: &PreloadSpec, run: i64) -> String {
-    let PreloadSpec { runtime_ref, path, replicas, engine, timeout: _ } = spec;
+    let PreloadSpec { runtime_ref, path, replicas, engine, timeout: _, reverify_interval: _ } = spec;
     let engine = match engine {
         Engine::Auto => "auto",
         Engine::DistributedLoad => "distributed-load",
@@ -47,6 +47,7 @@ mod tests {
             replicas: 1,
             engine: Engine::Auto,
             timeout: None,
+            reverify_interval: None,
         }
     }
 
@@ -56,6 +57,8 @@ mod tests {
         assert_eq!(load_id(UID, &spec("/a"), 1), base);
         assert_eq!(load_id(UID, &spec("/a//"), 1), base, "the same path, written otherwise");
         assert_eq!(load_id(UID, &PreloadSpec { timeout: Some("2h".into()), ..spec("/a") }, 1), base);
+        let checked = PreloadSpec { reverify_interval: Some("10m".into()), ..spec("/a") };
+        assert_eq!(load_id(UID, &checked, 1), base);
         let others = [
             load_id(UID, &spec("/a"), 2),
             load_id(UID, &spec("/b"), 1),

@@ -98,6 +98,7 @@ pub struct Wish {
     pub replicas: u32,
     pub engine: Engine,
     pub timeout: Option<Duration>,
+    pub reverify_interval: Option<Duration>,
     pub min_workers: u32,
     pub labels: BTreeMap<String, String>,
 }
@@ -139,6 +140,7 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     if next.submission.is_none()
         && next.phase == Phase::Pending
         && wish.is_ok()
+        && next.not_before.as_ref().is_none_or(|time| time.0 <= observed.now)
         && observed.gates_are_open(&id)
         && let Some(endpoint) = observed.cluster.sidecar.open()
     {
@@ -152,7 +154,8 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     // A limit that cannot be read does not end a load that runs: it counts from the next run on.
     let invalid = wish.as_ref().err().filter(|_| next.submission.is_none());
     status::describe(&mut next, observed, &id, invalid.map(String::as_str));
-    let again_at = rerun::retry_at(observed);
+    let pause = next.not_before.as_ref().map(|time| time.0).filter(|time| *time > observed.now);
+    let again_at = rerun::retry_at(observed).or(pause);
     let changed = next != *subject.status;
     let notices = if changed { status::notices(subject.status, &next, cause.as_ref()) } else { Vec::new() };
     let orders = orders(observed, &id, wish.ok().filter(|_| cause.is_none()));
@@ -175,6 +178,8 @@ fn begin_run(next: &mut PreloadStatus, observed: &Observed<'_>, cause: &Cause) {
         run,
         load_id: Some(load_id(subject.uid, subject.spec, run)),
         retries: if cause.retry { next.retries.saturating_add(1) } else { 0 },
+        evictions: if cause.retry { next.evictions } else { cause.evictions },
+        not_before: cause.not_before.map(status::seconds),
         cancelling: std::mem::take(&mut next.cancelling),
         conditions: std::mem::take(&mut next.conditions),
         message: Some(cause.message.clone()),
@@ -185,30 +190,33 @@ fn begin_run(next: &mut PreloadStatus, observed: &Observed<'_>, cause: &Cause) {
 
 /// What the spec says, for the sidecar; the error is for the user.
 fn wish(subject: &Subject<'_>, cluster: &Cluster) -> Result<Wish, String> {
-    let PreloadSpec { runtime_ref: _, path, replicas, engine, timeout } = subject.spec;
+    let PreloadSpec { runtime_ref: _, path, replicas, engine, timeout, reverify_interval } = subject.spec;
     let replicas = match u32::try_from(*replicas) {
         Ok(0) | Err(_) => return Err(format!("spec.replicas is {replicas}; give 1 or more")),
         Ok(replicas) => replicas,
     };
-    let timeout = timeout.as_deref().map(parse_timeout).transpose()?;
+    let timeout = timeout.as_deref().map(|text| parse_duration("timeout", text)).transpose()?;
+    let interval = reverify_interval.as_deref();
+    let reverify_interval = interval.map(|text| parse_duration("reverifyInterval", text)).transpose()?;
     let labels = [("preload.dev/namespace", subject.namespace), ("preload.dev/name", subject.name)];
     Ok(Wish {
         path: path.clone(),
         replicas,
         engine: *engine,
         timeout,
+        reverify_interval,
         min_workers: cluster.workers.open().copied().unwrap_or(0),
         labels: labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
     })
 }
 
-/// A duration such as 2h; the error names the field and the accepted form.
-pub fn parse_timeout(text: &str) -> Result<Duration, String> {
+/// A duration such as 2h, of a second or more; the error names the field and the accepted form.
+pub fn parse_duration(field: &str, text: &str) -> Result<Duration, String> {
     let span: Option<jiff::Span> = text.parse().ok();
     span.and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok())
         .and_then(|duration| Duration::try_from(duration).ok())
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| format!("timeout is {text:?}; give a duration such as 2h, 90m or 1h30m"))
+        .filter(|duration| duration.as_secs() > 0)
+        .ok_or_else(|| format!("{field} is {text:?}; give a duration such as 2h, 90m or 1h30m"))
 }
 
 /// `wish`: what may be started. `id`: of the load to ask for when none was asked for yet.

@@ -1,14 +1,19 @@
 //! Why a Preload needs another run. Pure.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::{
     failure,
-    load::{Answer, State},
+    load::{Answer, Load, State},
     load_id::load_id,
     plan::Observed,
 };
 use crate::api::Phase;
+
+/// Data that stayed in the cache for so long were not loaded in vain.
+const CALM: Duration = Duration::from_secs(3600);
 
 /// What makes the next run, with words for an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,11 +23,15 @@ pub(super) struct Cause {
     pub(super) message: String,
     /// Counts as one more try of the same.
     pub(super) retry: bool,
+    /// How often in a row data have left the cache soon.
+    pub(super) evictions: i32,
+    /// The run waits until then.
+    pub(super) not_before: Option<Timestamp>,
 }
 
 impl Cause {
     fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), retry: false }
+        Self { reason, message: message.into(), retry: false, evictions: 0, not_before: None }
     }
 }
 
@@ -60,12 +69,36 @@ pub(super) fn cause(observed: &Observed<'_>) -> Option<Cause> {
             "LoadForgotten",
             format!("the sidecar in {} does not know the load any more", submission.pod),
         )),
-        Answer::Load(load) if load.state == State::Stale => {
-            let message = if load.message.is_empty() { "the cache was lost" } else { &load.message };
-            Some(Cause::new("CacheLost", message))
-        }
+        Answer::Load(load) if load.state == State::Stale => Some(withdrawn(observed, load, &id)),
         Answer::None | Answer::NotFound | Answer::Refused { .. } | Answer::Load(_) => None,
     }
+}
+
+/// What follows a load that the sidecar has withdrawn.
+fn withdrawn(observed: &Observed<'_>, load: &Load, id: &str) -> Cause {
+    let message = if load.message.is_empty() { "the cache was lost" } else { &load.message };
+    match load.reason.as_str() {
+        "Evicted" => evicted(observed, load, id, message),
+        "PathNotFound" => Cause::new("PathNotFound", message),
+        _ => Cause::new("CacheLost", message),
+    }
+}
+
+/// The first time it is loaded again at once. Data that leave again and again have no room, or somebody frees them:
+/// loading them all the time would only push out others.
+fn evicted(observed: &Observed<'_>, load: &Load, id: &str, message: &str) -> Cause {
+    let stayed = load.end_time.and_then(|ended| Duration::try_from(observed.now.duration_since(ended)).ok());
+    let calm = stayed.is_some_and(|stayed| stayed >= CALM);
+    let evictions = if calm { 1 } else { observed.subject.status.evictions.saturating_add(1) };
+    let cause = Cause { evictions, ..Cause::new("Evicted", message) };
+    if evictions < 2 {
+        return cause;
+    }
+    let pause = failure::delay(evictions - 2, id);
+    let message =
+        format!("{message}; for the {evictions}th time, so it is loaded again in {} s", pause.as_secs());
+    // Out of the range of timestamps is now.
+    Cause { message, not_before: observed.now.checked_add(pause).ok(), ..cause }
 }
 
 /// When a run that failed is tried again; None: only after a change of the spec.

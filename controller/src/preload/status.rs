@@ -202,7 +202,7 @@ fn set(next: &mut PreloadStatus, now: Timestamp, type_: &str, status: &str, reas
 }
 
 /// As it comes back from the API server, which keeps whole seconds.
-fn seconds(time: Timestamp) -> Time {
+pub(super) fn seconds(time: Timestamp) -> Time {
     Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }
 

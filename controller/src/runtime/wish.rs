@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     api::{AlluxioRuntimeSpec, Engine, PreloadSpec, PreloadWish, RuntimeKind, RuntimeRef, annotation},
-    preload::plan::parse_timeout,
+    preload::plan::parse_duration,
 };
 
 /// The wish of a runtime.
@@ -64,16 +64,22 @@ fn read(
             return Err(format!("annotation {} is {other:?}; {wanted}", annotation::ENGINE));
         }
     };
-    let timeout = annotations.get(annotation::TIMEOUT).cloned();
-    if let Some(timeout) = &timeout {
-        parse_timeout(timeout).map_err(|problem| format!("annotation {}: {problem}", annotation::TIMEOUT))?;
-    }
+    let duration = |name: &str| match annotations.get(name) {
+        Some(text) => {
+            parse_duration(&format!("annotation {name}"), text)?;
+            Ok::<_, String>(Some(text.clone()))
+        }
+        None => Ok(None),
+    };
+    let timeout = duration(annotation::TIMEOUT)?;
+    let reverify_interval = duration(annotation::REVERIFY_INTERVAL)?;
     let replicas = spec.data.replicas.unwrap_or(1);
     if replicas < 1 {
         return Err(format!("spec.data.replicas is {replicas}; give 1 or more"));
     }
     let runtime_ref = RuntimeRef { kind: RuntimeKind::AlluxioRuntime, name: name.to_owned(), workers: None };
-    Ok(Wish::Load(Box::new(PreloadSpec { runtime_ref, path, replicas, engine, timeout })))
+    let spec = PreloadSpec { runtime_ref, path, replicas, engine, timeout, reverify_interval };
+    Ok(Wish::Load(Box::new(spec)))
 }
 
 /// The rules of the schema, for an annotation, which has none.
@@ -124,6 +130,13 @@ mod tests {
     }
 
     #[test]
+    fn limits_and_checks_are_told_by_annotations() {
+        let pairs = annotations(&[(annotation::TIMEOUT, "2h"), (annotation::REVERIFY_INTERVAL, "10m")]);
+        let Wish::Load(load) = wish("h", &spec(None), &pairs, None) else { panic!("no load") };
+        assert_eq!((load.timeout.as_deref(), load.reverify_interval.as_deref()), (Some("2h"), Some("10m")));
+    }
+
+    #[test]
     fn annotations_win_over_the_spec_and_that_over_what_was_remembered() {
         let remembered = PreloadWish { enabled: false, path: "/remembered".into() };
         let told = |spec, pairs: &[(&str, &str)], remembered| {
@@ -148,6 +161,8 @@ mod tests {
             (annotation::ENGINE, "native", "Native"),
             (annotation::TIMEOUT, "soon", "2h"),
             (annotation::TIMEOUT, "-2h", "2h"),
+            (annotation::REVERIFY_INTERVAL, "often", "2h"),
+            (annotation::REVERIFY_INTERVAL, "100ms", "2h"),
         ] {
             let wish = wish("h", &spec(None), &annotations(&[(key, value)]), None);
             let Wish::Invalid { message } = &wish else { panic!("{key}={value}: {wish:?}") };

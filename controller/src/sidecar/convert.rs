@@ -25,6 +25,7 @@ pub(super) fn request(load_id: &str, wish: &Wish) -> StartLoadRequest {
         engine: engine.into(),
         min_workers: wish.min_workers,
         timeout: wish.timeout.and_then(|timeout| timeout.try_into().ok()),
+        reverify_interval: wish.reverify_interval.and_then(|interval| interval.try_into().ok()),
         labels: wish.labels.clone().into_iter().collect(),
         ..v1::LoadSpec::default()
     };

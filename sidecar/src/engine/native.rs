@@ -10,7 +10,9 @@
 mod backlog;
 mod dispatch;
 mod feed;
+mod lane;
 pub mod lengths;
+mod open_files;
 mod placement;
 mod request;
 mod source;

@@ -1,6 +1,11 @@
 //! The wish, after defaults.
 
-use std::{collections::BTreeMap, fmt, num::NonZeroU32, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    num::{NonZeroU32, NonZeroU64},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -31,6 +36,12 @@ pub struct Spec {
     pub timeout: Option<Duration>,
     pub max_attempts: NonZeroU32,
     pub labels: BTreeMap<String, String>,
+    /// How often LOADED is checked again; `None`: never. Specs that were stored before there was this field lack it.
+    #[serde(default)]
+    pub reverify_interval: Option<Duration>,
+    /// Over all workers; `None`: no limit.
+    #[serde(default)]
+    pub max_bytes_per_second: Option<NonZeroU64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,10 +85,13 @@ impl Spec {
             timeout: None,
             max_attempts: MAX_ATTEMPTS,
             labels: BTreeMap::new(),
+            reverify_interval: None,
+            max_bytes_per_second: None,
         }
     }
 
-    /// Names of the fields in which two specs wish for different loads. Time-outs and labels do not count.
+    /// Names of the fields in which two specs wish for different loads. Gates, time-outs, labels
+    /// and the interval of checks do not count.
     #[must_use]
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         [

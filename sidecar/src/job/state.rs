@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{EngineKind, FailureList, Remnant};
+use super::{Count, EngineKind, FailureList, Remnant};
 
 /// Where a load stands. See `Load.State` of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -95,6 +95,16 @@ pub enum Event {
     CancelRequested,
     /// Nothing of the load runs any more.
     Cancelled,
+    /// A check of a LOADED job saw every block in place again.
+    SeenAgain {
+        count: Count,
+    },
+    /// A check of a LOADED job found that these files are not in the cache any more.
+    FoundGone {
+        count: Count,
+        failures: FailureList,
+        message: String,
+    },
     /// The cache that a LOADED job spoke of is gone.
     Withdrawn {
         reason: Reason,
@@ -155,7 +165,8 @@ impl State {
             (live, Event::Failed { .. }) if live.is_live() && !cancel_requested => Failed,
             (live, Event::CancelRequested) if live.is_live() => live,
             (live, Event::Cancelled) if live.is_live() && cancel_requested => Cancelled,
-            (Loaded, Event::Withdrawn { .. }) => Stale,
+            (Loaded, Event::SeenAgain { .. }) => Loaded,
+            (Loaded, Event::FoundGone { .. } | Event::Withdrawn { .. }) => Stale,
             (Queued, Event::Interrupted) => Queued,
             (Waiting | Listing | Loading | Verifying, Event::Interrupted) => Waiting,
             (state, event) => return Err(IllegalEvent { state, event: format!("{event:?}") }),

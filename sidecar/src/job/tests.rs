@@ -31,6 +31,12 @@ fn events() -> Vec<Event> {
         Event::Submitted { job_control_id: 7 },
         Event::RemnantCleared,
         Event::FoundMissing { failures: FailureList { generation: 1, count: 1 }, message: message() },
+        Event::SeenAgain { count: Count::default() },
+        Event::FoundGone {
+            count: Count::default(),
+            failures: FailureList { generation: 1, count: 1 },
+            message: message(),
+        },
         Event::LengthsProven,
     ]
 }
@@ -51,15 +57,16 @@ fn job() -> Job {
 /// recorded and all others without. `.`: illegal;
 /// else the first two letters of the state that follows.
 const TABLE: &str = "
-    Queued    Wa . . . . . . Fa Qu Ca . Qu . Qu . Qu
-    Waiting   . Wa Li . . . . Fa Wa Ca . Wa . Wa . Wa
-    Listing   . Wa . Ve Lo . . Fa Li Ca . Wa . Li . Li
-    Loading   . . . . . Ve . Fa Lo Ca . Wa Lo Lo . Lo
-    Verifying . Wa . . Lo . LOADED Fa Ve Ca . Wa . Ve Ve Ve
-    Loaded    . . . . . . . . . . St . . . . .
-    Failed    . . . . . . . . . . . . . . . .
-    Cancelled . . . . . . . . . . . . . . . .
-    Stale     . . . . . . . . . . . . . . . .";
+    Queued    Wa . . . . . . Fa Qu Ca . Qu . Qu . . . Qu
+    Waiting   . Wa Li . . . . Fa Wa Ca . Wa . Wa . . . Wa
+    Listing   . Wa . Ve Lo . . Fa Li Ca . Wa . Li . . . Li
+    Loading   . . . . . Ve . Fa Lo Ca . Wa Lo Lo . . . Lo
+    Verifying . Wa . . Lo . LOADED Fa Ve Ca . Wa . Ve Ve . . Ve
+    Loaded    . . . . . . . . . . St . . . . LOADED St .
+    Failed    . . . . . . . . . . . . . . . . . .
+    Cancelled . . . . . . . . . . . . . . . . . .
+    Stale     . . . . . . . . . . . . . . . . . .
+";
 
 #[test]
 fn every_pair_of_state_and_event() {
@@ -87,6 +94,40 @@ fn a_load_with_a_wish_to_cancel_ends_cancelled() {
         assert_eq!(state.next(&Event::Cancelled, true), Ok(State::Cancelled));
     }
     assert!(State::Verifying.next(&Event::Verified { empty: false }, true).is_err());
+}
+
+#[test]
+fn a_check_moves_the_time_of_the_verification_or_withdraws_with_figures() {
+    let at = |s| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(s);
+    let mut job = job();
+    job.spec.reverify_interval = Some(Duration::from_secs(60));
+    assert_eq!(job.check_due(), None, "only LOADED is checked");
+    for event in [Event::Admitted, opened(), Event::LoadingSkipped, Event::Verified { empty: false }] {
+        job.apply(event, at(10)).unwrap();
+    }
+    assert_eq!((job.verified, job.check_due()), (Some(at(10)), Some(at(70))));
+
+    let count = Count { files_total: 3, files_cached: 3, ..Count::default() };
+    job.apply(Event::SeenAgain { count }, at(75)).unwrap();
+    assert_eq!((job.verified, job.check_due(), job.ended), (Some(at(75)), Some(at(135)), Some(at(10))));
+    assert_eq!((job.progress.count(), job.transitions.len()), (&count, 4));
+    job.apply(Event::SeenAgain { count: Count::default() }, at(76)).unwrap();
+    assert_eq!(job.reason, Some(Reason::Empty), "its files were deleted");
+
+    let (gone, failures) = (Count { files_failed: 1, ..count }, FailureList { generation: 7, count: 1 });
+    job.apply(Event::FoundGone { count: gone, failures, message: "gone".into() }, at(80)).unwrap();
+    assert_eq!((job.state, job.reason, job.failures), (State::Stale, Some(Reason::Evicted), failures));
+    assert_eq!((job.verified, job.check_due()), (Some(at(76)), None));
+    assert_eq!(job.progress.count(), &gone);
+}
+
+#[test]
+fn a_job_that_was_stored_without_the_fields_of_checks_is_read() {
+    let mut stored = serde_json::to_value(job()).unwrap();
+    let object = stored.as_object_mut().unwrap();
+    object.remove("verified").unwrap();
+    object["spec"].as_object_mut().unwrap().remove("reverify_interval").unwrap();
+    assert_eq!(serde_json::from_value::<Job>(stored).unwrap(), job());
 }
 
 #[test]
@@ -218,7 +259,7 @@ fn overlap_is_by_component() {
 
 proptest! {
     #[test]
-    fn any_history_keeps_the_rules(picks in prop::collection::vec((0usize..15, any::<bool>()), 0..200)) {
+    fn any_history_keeps_the_rules(picks in prop::collection::vec((0usize..17, any::<bool>()), 0..200)) {
         let mut job = job();
         for (pick, crash) in picks {
             let before = job.clone();
@@ -228,7 +269,9 @@ proptest! {
                 Ok(()) => prop_assert!(job.sequence > before.sequence),
             }
             if !before.state.is_live() {
-                prop_assert!(job == before || (before.state, job.state) == (State::Loaded, State::Stale));
+                let checked = before.state == State::Loaded && matches!(job.state, State::Loaded | State::Stale);
+                prop_assert!(job == before || checked);
+                prop_assert_eq!(job.ended, before.ended);
             }
             prop_assert!(job.transitions.len() <= TRANSITIONS_KEPT);
             prop_assert_eq!(job.transitions.back().map_or(State::Queued, |t| t.to), job.state);

@@ -1,10 +1,10 @@
 //! Housekeeping of finished loads: withdraws LOADED when its cluster is gone, forgets what is old.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::Manager;
+use super::{Manager, ManagerError};
 use crate::job::{Event, Reason};
 
 /// How soon a changed cluster is noticed. One small call to the master each, and only while anything is LOADED.
@@ -68,29 +68,25 @@ async fn withdraw_lost(manager: &Manager) {
         Ok(lost) => lost,
         Err(error) => return tracing::warn!(%error, "loads of a lost cluster could not be withdrawn"),
     };
-    for mut job in lost {
+    for job in lost {
         let message = format!("the alluxio cluster is another one now: {cluster}, not {}", job.cluster);
         let event = Event::Withdrawn { reason: Reason::ClusterChanged, message };
-        if job.apply(event, manager.now()).is_err() {
-            continue;
-        }
-        if let Err(error) = inner.store.update(job.clone()).await {
-            tracing::warn!(id = %job.id, %error, "a lost load could not be withdrawn; trying again");
-            continue;
-        }
-        tracing::warn!(id = %job.id, why = job.message, "load is stale");
-        inner.followed.with(|followed| {
-            if let Some(sender) = followed.remove(&job.id) {
-                sender.send_replace(Arc::new(job));
+        match manager.change_loaded(&job.id, job.uid, event).await {
+            // Somebody else was first.
+            Ok(_) | Err(ManagerError::NotFound { .. } | ManagerError::NotLoaded { .. }) => {}
+            Err(error) => {
+                tracing::warn!(id = %job.id, %error, "a lost load could not be withdrawn; trying again");
             }
-        });
+        }
     }
 }
 
 async fn prune(manager: &Manager) {
     let limits = manager.0.limits;
     let Ok(before) = manager.now().checked_sub(limits.retention) else { return };
-    match manager.0.store.prune(before, limits.retained).await {
+    let checker = manager.clone();
+    let spared = move |uid| checker.0.checks.is_checked(uid);
+    match manager.0.store.prune(before, limits.retained, spared).await {
         Ok(forgotten) if forgotten.is_empty() => {}
         Ok(forgotten) => {
             manager.0.followed.with(|followed| followed.retain(|id, _| !forgotten.contains(id)));

@@ -173,7 +173,7 @@ impl Runner {
                 };
                 runs.refused = if ran.refused { runs.refused + 1 } else { 0 };
                 runs.native += u32::from(attempt.engine == EngineKind::Native);
-                runs.ended = Some(Instant::now());
+                runs.ended = Some(ran.ended);
                 causes = ran.causes;
             }
             match self.verify(runs.ended, &causes).await? {

@@ -17,6 +17,7 @@ use alluxio_client::{Client, Error, LoadMetadata, Worker};
 use futures_util::future::join_all;
 use thiserror::Error as ThisError;
 use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
 
 use crate::{
     gates::{self, Shut},
@@ -33,7 +34,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Failures stored at once: bounds memory, and the size of a transaction.
 const BATCH: usize = 500;
 /// Times to count at most, when the cluster changes underneath.
-const ROUNDS: u64 = 3;
+pub(super) const ROUNDS: u64 = 3;
 /// A worker with less than one part in so many of its cache free may have to evict blocks.
 const PRESSED_BELOW: u64 = 20;
 
@@ -44,6 +45,40 @@ pub(super) enum Verdict {
     Missing(Survey, FailureList),
     /// Not to be judged now.
     Shut(Shut),
+}
+
+/// A list of failures on its way into the store.
+pub(super) struct Failures<'a> {
+    store: &'a Store,
+    uid: Uuid,
+    list: FailureList,
+    batch: Vec<Failure>,
+}
+
+impl<'a> Failures<'a> {
+    /// `generation`: one that no list of this load had before.
+    pub(super) fn new(store: &'a Store, uid: Uuid, generation: u64) -> Self {
+        Self { store, uid, list: FailureList { generation, count: 0 }, batch: Vec::new() }
+    }
+
+    pub(super) async fn push(&mut self, failure: Failure) -> Result<(), StoreError> {
+        self.batch.push(failure);
+        self.list.count += 1;
+        if self.batch.len() == BATCH { self.write().await } else { Ok(()) }
+    }
+
+    /// The list, once it is durable.
+    pub(super) async fn finish(mut self) -> Result<FailureList, StoreError> {
+        if !self.batch.is_empty() {
+            self.write().await?;
+        }
+        Ok(self.list)
+    }
+
+    async fn write(&mut self) -> Result<(), StoreError> {
+        let batch = std::mem::take(&mut self.batch);
+        self.store.append_failures(self.uid, self.list.generation, batch).await
+    }
 }
 
 #[derive(Debug, ThisError)]
@@ -99,7 +134,7 @@ pub(super) async fn run(
 
 /// What happened to the cache while it was counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
+pub(super) enum Change {
     /// Nothing left it.
     None,
     /// Blocks may have left it.
@@ -108,7 +143,7 @@ enum Change {
     WorkersGone,
 }
 
-fn change(before: &[Worker], after: &[Worker]) -> Change {
+pub(super) fn change(before: &[Worker], after: &[Worker]) -> Change {
     let mut change = Change::None;
     for worker in before {
         let Some(now) = after.iter().find(|now| now.id == worker.id) else { return Change::WorkersGone };
@@ -140,6 +175,11 @@ pub(super) async fn proven_workers(
         }
         sleep(LOOK_EVERY).await;
     };
+    Ok(answering(client, workers).await)
+}
+
+/// Those of `workers` that answer a call of ours.
+pub(super) async fn answering(client: &Client, workers: Vec<Worker>) -> Vec<Worker> {
     let answers =
         join_all(workers.iter().map(|w| timeout(ANSWER_WITHIN, client.ping_worker(&w.address)))).await;
     let answered = workers.into_iter().zip(answers).filter_map(|(worker, answer)| match answer {
@@ -153,7 +193,7 @@ pub(super) async fn proven_workers(
             None
         }
     });
-    Ok(answered.collect())
+    answered.collect()
 }
 
 /// Counts every block below the path; what is missing goes to the store in batches.
@@ -167,22 +207,15 @@ async fn walk(
 ) -> Result<(Survey, FailureList), VerifyError> {
     let replicas = job.spec.replicas.get();
     let mut survey = Survey::new(replicas, proven);
-    let mut list = FailureList { generation, count: 0 };
-    let mut batch: Vec<Failure> = Vec::new();
+    let mut failures = Failures::new(store, job.uid, generation);
     let mut listing = client.list(job.spec.path.as_str(), LoadMetadata::Never).await?;
     while let Some(file) = listing.next().await? {
         if let Some(tally) = survey.add(&file) {
-            batch.push(tally.failure(&file, replicas, causes.get(&file.path).map(String::as_str)));
-            list.count += 1;
-        }
-        if batch.len() == BATCH {
-            store.append_failures(job.uid, list.generation, std::mem::take(&mut batch)).await?;
+            let cause = causes.get(&file.path).map(String::as_str);
+            failures.push(tally.failure(&file, replicas, cause)).await?;
         }
     }
-    if !batch.is_empty() {
-        store.append_failures(job.uid, list.generation, batch).await?;
-    }
-    Ok((survey, list))
+    Ok((survey, failures.finish().await?))
 }
 
 #[cfg(test)]

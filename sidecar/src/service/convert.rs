@@ -1,6 +1,10 @@
 //! Between the contract and the domain: the only place, with its siblings, that names both.
 
-use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+use std::{
+    collections::BTreeMap,
+    num::{NonZeroU32, NonZeroU64},
+    time::Duration,
+};
 
 use alluxio_preload_api::v1;
 use jiff::Timestamp;
@@ -24,6 +28,8 @@ const MAX_REPLICAS: u32 = 10_000;
 const MAX_ATTEMPTS: u32 = 100;
 /// Longer time-outs are mistakes of unit.
 const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
+/// A check is a listing of the whole path.
+const MIN_REVERIFY_INTERVAL: Duration = Duration::from_secs(1);
 
 fn error(field: &'static str, problem: impl Into<String>) -> SpecError {
     SpecError { field, problem: problem.into() }
@@ -48,9 +54,10 @@ pub(super) fn spec(spec: Option<v1::LoadSpec>) -> Result<Spec, SpecError> {
         Some(n) => at_most("spec.replicas", n, MAX_REPLICAS)?
             .ok_or_else(|| error("spec.replicas", "is 0; give 1 or more, or leave it unset for 1"))?,
     };
+    let engine = engine(spec.engine)?;
     Ok(Spec {
         replicas,
-        engine: engine(spec.engine)?,
+        engine,
         load_metadata: load_metadata(spec.load_metadata)?,
         min_workers: spec.min_workers,
         allow_evict: spec.allow_evict,
@@ -59,6 +66,8 @@ pub(super) fn spec(spec: Option<v1::LoadSpec>) -> Result<Spec, SpecError> {
         max_attempts: at_most("spec.max_attempts", spec.max_attempts, MAX_ATTEMPTS)?
             .unwrap_or(defaults.max_attempts),
         labels: labels("spec.labels", spec.labels)?,
+        reverify_interval: reverify_interval(spec.reverify_interval)?,
+        max_bytes_per_second: max_bytes_per_second(spec.max_bytes_per_second, engine)?,
         ..defaults
     })
 }
@@ -112,6 +121,25 @@ fn timeout(given: Option<prost_types::Duration>) -> Result<Option<Duration>, Spe
     match duration("spec.timeout", given)? {
         Some(Duration::ZERO) => Err(error("spec.timeout", "is 0s; leave it unset for no limit")),
         timeout => Ok(timeout),
+    }
+}
+
+fn max_bytes_per_second(given: u64, engine: EngineChoice) -> Result<Option<NonZeroU64>, SpecError> {
+    if given > 0 && engine == EngineChoice::DistributedLoad {
+        let problem = "cannot be kept by DISTRIBUTED_LOAD; give engine NATIVE or none, or leave it out";
+        return Err(error("spec.max_bytes_per_second", problem.to_owned()));
+    }
+    Ok(NonZeroU64::new(given))
+}
+
+fn reverify_interval(given: Option<prost_types::Duration>) -> Result<Option<Duration>, SpecError> {
+    const FIELD: &str = "spec.reverify_interval";
+    match duration(FIELD, given)? {
+        Some(short) if short < MIN_REVERIFY_INTERVAL => Err(error(
+            FIELD,
+            "is shorter than 1s; give 1s or more, such as 600s, or leave it unset for never",
+        )),
+        interval => Ok(interval),
     }
 }
 
@@ -175,6 +203,7 @@ pub(super) fn load(job: &Job) -> v1::Load {
         end_time: job.ended.map(timestamp),
         update_time: Some(timestamp(job.updated)),
         failures: job.failures.count,
+        verify_time: job.verified.map(timestamp),
     }
 }
 
@@ -205,6 +234,8 @@ fn spec_to_wire(spec: &Spec) -> v1::LoadSpec {
         timeout: duration_to_wire(spec.timeout),
         max_attempts: spec.max_attempts.get(),
         labels: spec.labels.clone().into_iter().collect(),
+        reverify_interval: duration_to_wire(spec.reverify_interval),
+        max_bytes_per_second: spec.max_bytes_per_second.map_or(0, NonZeroU64::get),
     }
 }
 
@@ -323,6 +354,12 @@ mod tests {
         let zero = Some(prost_types::Duration { seconds: 0, nanos: 0 });
         assert_eq!(field(v1::LoadSpec { timeout: zero, ..wish() }), "spec.timeout");
         assert_eq!(field(v1::LoadSpec { wait_timeout: minus, ..wish() }), "spec.wait_timeout");
+        let short = Some(prost_types::Duration { seconds: 0, nanos: 999_999_999 });
+        let limited = v1::LoadSpec { engine: 1, max_bytes_per_second: 7, ..wish() };
+        assert_eq!(field(limited), "spec.max_bytes_per_second");
+        for reverify_interval in [minus, zero, short] {
+            assert_eq!(field(v1::LoadSpec { reverify_interval, ..wish() }), "spec.reverify_interval");
+        }
         assert_eq!(field(v1::LoadSpec { max_attempts: 101, ..wish() }), "spec.max_attempts");
         let labels = [("k".repeat(64), String::new())].into();
         assert_eq!(field(v1::LoadSpec { labels, ..wish() }), "spec.labels");
@@ -333,10 +370,13 @@ mod tests {
         #[test]
         fn any_wish_is_taken_or_refused(
             path in "/?[a-z/.]{0,8}", replicas in any::<Option<u32>>(), engine in any::<i32>(),
-            seconds in any::<i64>(), nanos in any::<i32>(), max_attempts in any::<u32>(),
+            seconds in any::<i64>(), nanos in any::<i32>(), max_attempts in any::<u32>(), again in any::<bool>(),
         ) {
             let timeout = Some(prost_types::Duration { seconds, nanos });
-            let wish = v1::LoadSpec { path, replicas, engine, timeout, max_attempts, ..wish() };
+            let reverify_interval = timeout.filter(|_| again);
+            let wish = v1::LoadSpec {
+                path, replicas, engine, timeout, max_attempts, reverify_interval, ..wish()
+            };
             if let Ok(taken) = spec(Some(wish)) {
                 prop_assert_eq!(spec(Some(spec_to_wire(&taken))).unwrap(), taken);
             }

@@ -17,6 +17,8 @@ const DOMAIN: &str = "preload.dev";
 
 /// When to try again after a full queue: loads take seconds at least.
 const QUEUE_RETRY: Duration = Duration::from_secs(5);
+/// When to try again after a check that could not judge: workers and masters come back within seconds.
+const CHECK_RETRY: Duration = Duration::from_secs(5);
 /// When to try again after a fault of the store that may pass.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
@@ -50,6 +52,21 @@ pub(super) fn of_manager(error: &ManagerError) -> Status {
         ManagerError::StillLive { .. } => {
             Status::with_error_details(Code::FailedPrecondition, message, info("LOAD_IS_LIVE", []))
         }
+        ManagerError::NotLoaded { id, state } => {
+            let what_to_do = match state {
+                State::Stale => "it is withdrawn already; start a load with another id",
+                State::Failed | State::Cancelled => "start a load with another id",
+                _ => "it verifies itself; wait for it with WatchLoad",
+            };
+            let details = info("LOAD_NOT_LOADED", [("state", format!("{state:?}").to_ascii_uppercase())]);
+            let message = format!("load {id} is {state:?}, and only LOADED is checked: {what_to_do}");
+            Status::with_error_details(Code::FailedPrecondition, message, details)
+        }
+        ManagerError::NotJudged { shut, .. } => {
+            let mut details = info(reason_to_wire(Some(shut.reason)).as_str_name(), []);
+            details.set_retry_info(Some(CHECK_RETRY));
+            Status::with_error_details(Code::Unavailable, message, details)
+        }
         ManagerError::ListChanged => of_field(&SpecError { field: "page_token", problem: message }),
         ManagerError::Stopping => stopping(),
         ManagerError::NotDriven { .. } => {
@@ -75,6 +92,17 @@ pub(super) fn outcome_unknown(patience: Duration) -> Status {
     details.set_retry_info(Some(STORE_RETRY));
     let message = format!(
         "the store did not answer within {} s, and may still do what was asked; ask again with the same load_id",
+        patience.as_secs()
+    );
+    Status::with_error_details(Code::Unavailable, message, details)
+}
+
+/// A check goes on, but its caller has waited long enough.
+pub(super) fn still_checking(patience: Duration) -> Status {
+    let mut details = info("STILL_CHECKING", []);
+    details.set_retry_info(Some(CHECK_RETRY));
+    let message = format!(
+        "the check took longer than {} s and goes on; follow the load with WatchLoad",
         patience.as_secs()
     );
     Status::with_error_details(Code::Unavailable, message, details)

@@ -46,6 +46,14 @@ pub(super) fn append(
     Ok(())
 }
 
+/// The newest generation of `uid`; 0: none.
+pub(super) fn newest(conn: &Connection, uid: Uuid) -> Result<i64, Fault> {
+    let newest: Option<i64> = conn
+        .prepare_cached("SELECT max(generation) FROM failures WHERE uid = ?1")?
+        .query_row([uid.as_bytes()], |row| row.get(0))?;
+    Ok(newest.unwrap_or(0))
+}
+
 /// A page of what was found, and how many rows of it do not hold.
 #[derive(Debug)]
 pub(super) struct Page {
@@ -116,10 +124,12 @@ pub(super) fn remove_some(conn: &Connection, uid: Uuid) -> Result<(), Fault> {
 /// Removes rows of the first generation after `after` that no job refers to, bounded. Returns where to go
 /// on; `None`: there is none left.
 ///
-/// A job refers to the generation in its row; a live one also to its newest, which may be growing.
+/// A job refers to the generation in its row; a live one also to its newest, which may be growing. `spared`: whose
+/// rows are growing though the job is not live.
 pub(super) fn remove_orphans(
     conn: &Connection,
     after: &(Vec<u8>, i64),
+    spared: impl Fn(Uuid) -> bool,
 ) -> Result<Option<(Vec<u8>, i64)>, Fault> {
     let mut next = conn.prepare_cached(
         "SELECT uid, generation FROM failures WHERE (uid, generation) > (?1, ?2)
@@ -139,7 +149,7 @@ pub(super) fn remove_orphans(
              AND ?2 = (SELECT max(generation) FROM failures WHERE uid = ?1)",
         )?
         .exists(params![uid, generation])?;
-    if wanted {
+    if wanted || Uuid::from_slice(&uid).is_ok_and(spared) {
         return Ok(Some((uid, generation)));
     }
     let removed = conn

@@ -186,17 +186,20 @@ async fn failures_are_paged_per_generation_and_go_with_their_job() {
     assert_eq!(all, (10..20).map(failure).collect::<Vec<_>>());
 
     // Of a live job its newest generation may be growing: it stays, older ones and strangers go.
-    store.prune(at(0), ROOM).await.unwrap();
+    store.prune(at(0), ROOM, |_| false).await.unwrap();
     assert_eq!(store.failures(uid, 7, 0, 100).await.unwrap(), []);
     assert_eq!(store.failures(other, 9, 0, 100).await.unwrap(), []);
     assert_eq!(store.failures(uid, 9, 0, 100).await.unwrap().len(), 10);
 
-    // Of a finished job only the generation that it names stays.
+    // Of a finished job only the generation that it names stays, unless somebody adds to a newer one.
     store.append_failures(uid, 11, vec![failure(0)]).await.unwrap();
     job = ended(job, State::Failed, 1);
     job.failures = FailureList { generation: 9, count: 10 };
     store.update(job.clone()).await.unwrap();
-    store.prune(at(0), ROOM).await.unwrap();
+    store.prune(at(0), ROOM, move |checked| checked == uid).await.unwrap();
+    assert_eq!(store.failures(uid, 11, 0, 100).await.unwrap().len(), 1);
+    assert_eq!(store.newest_generation(uid).await.unwrap(), 11);
+    store.prune(at(0), ROOM, |_| false).await.unwrap();
     assert_eq!(store.failures(uid, 11, 0, 100).await.unwrap(), []);
     assert_eq!(store.failures(uid, 9, 0, 100).await.unwrap().len(), 10);
 
@@ -215,7 +218,7 @@ async fn more_failures_than_one_transaction_removes_go_too() {
     store.append_failures(job.uid, 1, (0..12_000).map(failure).collect()).await.unwrap();
     assert_eq!(store.delete(&job.id).await.unwrap(), Deleted::Yes);
     assert_ne!(store.failures(job.uid, 1, 0, 1).await.unwrap(), [], "bounded");
-    store.prune(at(0), ROOM).await.unwrap();
+    store.prune(at(0), ROOM, |_| false).await.unwrap();
     assert_eq!(store.failures(job.uid, 1, 0, 1).await.unwrap(), []);
     store.close().await;
 }
@@ -229,11 +232,11 @@ async fn retention_goes_by_time_and_by_number_and_spares_live_jobs() {
     for n in 0..600 {
         put(&store, &ended(queued(&format!("job-{n:03}")), State::Failed, 1000 - n)).await;
     }
-    let forgotten = store.prune(at(403), ROOM).await.unwrap();
+    let forgotten = store.prune(at(403), ROOM, |_| false).await.unwrap();
     assert_eq!((forgotten.len(), forgotten[0].as_str(), forgotten[1].as_str()), (2, "job-599", "job-598"));
-    let forgotten = store.prune(at(0), 10).await.unwrap();
+    let forgotten = store.prune(at(0), 10, |_| false).await.unwrap();
     assert_eq!(forgotten.len(), 588);
-    assert_eq!(store.prune(at(0), 10).await.unwrap(), []);
+    assert_eq!(store.prune(at(0), 10, |_| false).await.unwrap(), []);
     let left = store.list(ListQuery { limit: 100, ..ListQuery::default() }).await.unwrap();
     let left: Vec<&str> = left.iter().map(|(_, job)| job.id.as_str()).collect();
     let newest = ["job-009", "job-008", "job-007", "job-006", "job-005", "job-004", "job-003", "job-002"];

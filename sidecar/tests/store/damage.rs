@@ -383,7 +383,7 @@ async fn retention_also_ends_quarantine() {
     let (dir, _) = with_a_damaged_row("find-me").await;
     let store = open(dir.path()).await;
     assert!(store.get(&id("victim")).await.is_err());
-    store.prune(jiff::Timestamp::now() + jiff::SignedDuration::from_secs(60), ROOM).await.unwrap();
+    store.prune(jiff::Timestamp::now() + jiff::SignedDuration::from_secs(60), ROOM, |_| false).await.unwrap();
     assert_eq!(store.get(&id("victim")).await.unwrap(), None);
     store.close().await;
 }

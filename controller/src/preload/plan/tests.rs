@@ -37,6 +37,7 @@ impl World {
             replicas: 1,
             engine: Engine::Auto,
             timeout: None,
+            reverify_interval: None,
         };
         Self {
             spec,
@@ -321,13 +322,78 @@ fn what_may_pass_is_tried_again_after_a_growing_pause() {
     assert_eq!(world.status.retries, 0);
 }
 
+fn evicted(ended: Timestamp) -> Answer {
+    let Answer::Load(mut stale) = load(State::Stale) else { unreachable!() };
+    stale.reason = "Evicted".into();
+    stale.message = "12 of 1000 files (190.0 kB) have left the cache".into();
+    stale.end_time = Some(ended);
+    Answer::Load(stale)
+}
+
+#[test]
+fn what_was_evicted_is_loaded_again_at_once_and_then_less_and_less_often() {
+    let mut world = World::running(State::Loaded);
+    let mut pauses = Vec::new();
+    for evictions in 1..5 {
+        world.now += Duration::from_secs(60);
+        world.answers(evicted(world.now));
+        let plan = world.plan();
+        let notice = &plan.notices[0];
+        assert!(
+            notice.warning && notice.reason == "Evicted" && notice.note.contains("12 of 1000"),
+            "{notice:?}"
+        );
+        world.apply(&plan);
+        assert_eq!((world.status.phase, world.status.evictions), (Phase::Pending, evictions));
+        assert_eq!(world.condition(condition::LOADED), ("False", "Evicted"));
+        let why = world.status.conditions.iter().find(|c| c.type_ == condition::LOADED).unwrap();
+        assert!(why.message.contains("12 of 1000"), "{why:?}");
+        world.answers(Answer::NotFound);
+        let plan = world.settle();
+        if let Some(again) = plan.again_at {
+            assert!(
+                intents(&plan) == ["look"] && world.status.message.as_ref().unwrap().contains("again in")
+            );
+            pauses.push(Duration::try_from(again.duration_since(world.now)).unwrap().as_secs());
+            world.now = again;
+        }
+        assert_eq!(intents(&world.settle()), ["start"]);
+        world.answers(load(State::Loaded));
+        world.settle();
+        assert_eq!((world.status.phase, world.status.evictions), (Phase::Loaded, evictions), "not forgotten");
+    }
+    assert!(pauses.len() == 3 && pauses.is_sorted() && pauses[0] >= 15 && pauses[2] <= 121, "{pauses:?}");
+
+    // Data that stayed for hours were not loaded in vain.
+    let ended = world.now;
+    world.now += Duration::from_secs(2 * 3600);
+    world.answers(evicted(ended));
+    world.apply(&world.plan());
+    assert_eq!((world.status.evictions, world.status.not_before.as_ref()), (1, None));
+}
+
+#[test]
+fn the_interval_of_checks_reaches_the_sidecar() {
+    let mut world = World::ready();
+    world.spec.reverify_interval = Some("10m".into());
+    let plan = world.settle();
+    let Some(Order { intent: Intent::Start(wish), .. }) = plan.orders.first() else { panic!("{plan:?}") };
+    assert_eq!(wish.reverify_interval, Some(Duration::from_secs(600)));
+    let mut world = World::ready();
+    world.spec.reverify_interval = Some("often".into());
+    world.settle();
+    assert_eq!(world.status.phase, Phase::Failed);
+    assert!(world.status.message.as_ref().unwrap().contains("reverifyInterval"), "{:?}", world.status);
+}
+
 #[test]
 fn loaded_is_withdrawn_when_it_is_no_longer_true() {
     type Change = fn(&mut World);
-    let changes: [(Change, &str); 5] = [
+    let changes: [(Change, &str); 6] = [
         (|w| w.pod("pod-2"), "MasterReplaced"),
         (|w| w.cluster = Cluster::missing("PodMissing", "gone"), "MasterReplaced"),
         (|w| w.answers(load(State::Stale)), "CacheLost"),
+        (|w| w.answers(evicted(w.now)), "Evicted"),
         (|w| w.answers(Answer::NotFound), "LoadForgotten"),
         (|w| w.cluster.mount_time = Some("2026-01-01T00:00:00Z".into()), "MountsChanged"),
     ];

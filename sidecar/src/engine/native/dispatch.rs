@@ -4,12 +4,12 @@
 //! all; a copy that failed [`TRIES`] times is given up, and its file named.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use alluxio_client::{Client, UfsBlock, Worker, WorkerAddress};
+use alluxio_client::{Client, UfsBlock, Worker};
 use futures_util::{
     StreamExt,
     future::{BoxFuture, FutureExt, join_all},
@@ -19,13 +19,14 @@ use tokio::{
     sync::{mpsc, watch},
     time::sleep,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    Done, Outcome, SMALL_BLOCK, Wish,
+    Done, Outcome, Wish,
     backlog::MissingFile,
+    lane::{Copy, Lane},
+    open_files::OpenFiles,
     placement::Placement,
-    request::{Request, Trouble},
+    request::Trouble,
     source,
     throttle::Throttle,
 };
@@ -36,21 +37,13 @@ use crate::{
 
 /// Copies open at once, beyond which no further file is taken up.
 const MOST_OPEN: usize = 4096;
-/// Batches in flight per worker. More make a worker no faster, and each holds its bytes in the worker's memory.
-const BATCHES: usize = 4;
-/// Blocks and bytes of a batch.
-const BATCH_BLOCKS: usize = 50;
-const BATCH_BYTES: u64 = SMALL_BLOCK;
-/// Single blocks in flight per worker; 16 were as good as 400 (2.9.3).
-const SINGLES: usize = 16;
-/// Bytes of them in flight per worker.
-const SINGLES_BYTES: u64 = 256 << 20;
-
 /// Times that a copy is tried, and the pause before the second; each pause is four times as long as the one before.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(250);
 /// Times that a worker which says that it still reads is asked again, each after 30 s of its own.
 const PATIENCE: u32 = 40;
+/// Looks at the workers for which a copy waits when one that it may go to does not answer.
+const WAITS: u32 = 15;
 /// Between two looks at the workers.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -65,41 +58,8 @@ pub(super) struct Dispatcher<'a> {
     /// The workers know the Load RPC.
     batches: bool,
     running: FuturesUnordered<BoxFuture<'a, Event>>,
-    files: HashMap<u64, OpenFile>,
-    next_file: u64,
-    open: usize,
+    files: OpenFiles,
     outcome: Outcome,
-}
-
-/// One worker, and what it is going to be asked.
-struct Lane {
-    address: WorkerAddress,
-    /// What it takes for its own host, as far as we know.
-    source: String,
-    queue: VecDeque<Copy>,
-    requests: usize,
-    bytes: u64,
-    /// Ends what is in flight when the worker falls silent.
-    alive: CancellationToken,
-}
-
-/// A copy of a block that some worker is to make.
-#[derive(Debug)]
-struct Copy {
-    file: u64,
-    block: UfsBlock,
-    tries: u32,
-    asked_again: u32,
-}
-
-/// A file of which copies are open.
-#[derive(Debug)]
-struct OpenFile {
-    path: String,
-    copies: usize,
-    failed: bool,
-    /// By block: workers that hold a copy, are going to, or failed to.
-    workers: HashMap<i64, Vec<i64>>,
 }
 
 enum Event {
@@ -134,9 +94,7 @@ impl<'a> Dispatcher<'a> {
             throttled: false,
             batches: true,
             running: FuturesUnordered::new(),
-            files: HashMap::new(),
-            next_file: 0,
-            open: 0,
+            files: OpenFiles::default(),
             outcome: Outcome::default(),
         }
     }
@@ -145,10 +103,10 @@ impl<'a> Dispatcher<'a> {
     pub(super) async fn run(mut self, mut files: mpsc::Receiver<MissingFile>) -> Outcome {
         self.look();
         let mut more = true;
-        while more || self.open > 0 {
+        while more || self.files.copies() > 0 {
             self.send();
             tokio::select! {
-                file = files.recv(), if more && self.open < MOST_OPEN => match file {
+                file = files.recv(), if more && self.files.copies() < MOST_OPEN => match file {
                     Some(file) => self.take_up(file),
                     None => more = false,
                 },
@@ -159,51 +117,33 @@ impl<'a> Dispatcher<'a> {
     }
 
     fn take_up(&mut self, file: MissingFile) {
-        let number = self.next_file;
-        self.next_file += 1;
         let ufs_path: Arc<str> = file.ufs_path.into();
         let wished = usize::try_from(self.wish.replicas).unwrap_or(usize::MAX);
-        let mut open = OpenFile {
-            path: file.path,
-            copies: 0,
-            failed: false,
-            workers: HashMap::with_capacity(file.blocks.len()),
-        };
-        let mut copies = Vec::new();
+        let (mut blocks, mut holders) = (Vec::new(), HashMap::with_capacity(file.blocks.len()));
         for block in file.blocks {
-            let lacking = wished.saturating_sub(block.holders.len());
-            open.copies += lacking;
-            open.workers.insert(block.id, block.holders);
-            let ufs_path = ufs_path.clone();
-            let block = UfsBlock {
-                id: block.id,
-                length: block.length,
-                ufs_path,
-                offset: block.offset,
-                mount_id: file.mount_id,
-            };
-            copies.extend((0..lacking).map(|_| Copy {
-                file: number,
-                block: block.clone(),
-                tries: 0,
-                asked_again: 0,
-            }));
+            let (id, length, offset, block_holders) = (block.id, block.length, block.offset, block.holders);
+            let lacking = wished.saturating_sub(block_holders.len());
+            let block = UfsBlock { id, length, ufs_path: ufs_path.clone(), offset, mount_id: file.mount_id };
+            blocks.extend(std::iter::repeat_n(block, lacking));
+            holders.insert(id, block_holders);
         }
-        self.open += copies.len();
-        self.files.insert(number, open);
-        copies.into_iter().for_each(|copy| self.place(copy));
+        let number = self.files.open(file.path, blocks.len(), holders);
+        blocks.into_iter().for_each(|block| self.place(Copy::new(number, block)));
     }
 
     /// Queues a copy with the worker that is to make it.
-    fn place(&mut self, copy: Copy) {
-        let Some(file) = self.files.get_mut(&copy.file) else { return };
-        let workers = file.workers.entry(copy.block.id).or_default();
+    fn place(&mut self, mut copy: Copy) {
+        let Some(workers) = self.files.workers(copy.file, copy.block.id) else { return };
         match self.placement.place(copy.block.length, workers) {
             Some(worker) => {
                 workers.push(worker);
                 if let Some(lane) = self.lanes.get_mut(&worker) {
                     lane.queue.push_back(copy);
                 }
+            }
+            None if self.placement.has_suspects() && copy.waits < WAITS => {
+                copy.waits += 1;
+                self.running.push(sleep(LOOK_EVERY).map(|()| Event::Again(copy)).boxed());
             }
             None => self.give_up(&copy, "no live worker is left that could hold a further copy"),
         }
@@ -303,7 +243,7 @@ impl<'a> Dispatcher<'a> {
     fn acknowledged(&mut self, worker: i64, copy: &Copy) {
         let bytes = copy.block.length;
         *self.outcome.acknowledged.entry(worker).or_default() += bytes;
-        let whole = self.close(copy.file);
+        let whole = self.files.made(copy.file);
         self.done.send_modify(|done| {
             done.bytes += bytes;
             done.files += u64::from(whole);
@@ -318,8 +258,7 @@ impl<'a> Dispatcher<'a> {
         if copy.tries >= TRIES {
             return self.give_up(&copy, &cause(why));
         }
-        if let Some(workers) = self.files.get_mut(&copy.file).and_then(|f| f.workers.get_mut(&copy.block.id))
-        {
+        if let Some(workers) = self.files.workers(copy.file, copy.block.id) {
             // Rather another one; where there is none, the same.
             let others = self.placement.another_than(workers);
             if !others {
@@ -331,24 +270,11 @@ impl<'a> Dispatcher<'a> {
     }
 
     fn give_up(&mut self, copy: &Copy, why: &str) {
-        if let Some(file) = self.files.get_mut(&copy.file) {
-            file.failed = true;
-            if self.outcome.causes.len() < MAX_CAUSES {
-                self.outcome.causes.entry(file.path.clone()).or_insert_with(|| why.to_owned());
-            }
+        if let Some(path) = self.files.give_up(copy.file)
+            && self.outcome.causes.len() < MAX_CAUSES
+        {
+            self.outcome.causes.insert(path, why.to_owned());
         }
-        self.close(copy.file);
-    }
-
-    /// One copy of a file is no longer open. True: it was the last, and all were made.
-    fn close(&mut self, number: u64) -> bool {
-        self.open -= 1;
-        let Some(file) = self.files.get_mut(&number) else { return false };
-        file.copies -= 1;
-        if file.copies > 0 {
-            return false;
-        }
-        self.files.remove(&number).is_some_and(|file| !file.failed)
     }
 
     /// Asks for the workers, after a while.
@@ -387,50 +313,5 @@ impl<'a> Dispatcher<'a> {
             self.placement.take_back(worker, copy.block.length);
             self.place(copy);
         }
-    }
-}
-
-impl Lane {
-    fn new(address: &WorkerAddress, source: String) -> Self {
-        Self {
-            address: address.clone(),
-            source,
-            queue: VecDeque::new(),
-            requests: 0,
-            bytes: 0,
-            alive: CancellationToken::new(),
-        }
-    }
-
-    /// Whether the next copy may be sent now, and whether in a batch.
-    fn has_work(&self, batches: bool) -> Option<bool> {
-        let first = self.queue.front()?;
-        let batch = batches && first.block.length <= SMALL_BLOCK;
-        let free = if batch {
-            self.requests < BATCHES
-        } else {
-            self.requests < SINGLES
-                && (self.requests == 0 || self.bytes + first.block.length <= SINGLES_BYTES)
-        };
-        free.then_some(batch)
-    }
-
-    fn next_request(&mut self, batch: bool) -> (Request, Vec<Copy>) {
-        let mut copies: Vec<Copy> = self.queue.pop_front().into_iter().collect();
-        let Some(first) = copies.first() else { return (Request::Load(Vec::new()), copies) };
-        if !batch {
-            // The guess failed it, perhaps.
-            let source = if first.tries == 0 { self.source.clone() } else { self.address.host.clone() };
-            return (Request::Cache { block: first.block.clone(), source }, copies);
-        }
-        let mut bytes = first.block.length;
-        while copies.len() < BATCH_BLOCKS
-            && let Some(next) = self.queue.front()
-            && bytes + next.block.length <= BATCH_BYTES
-        {
-            bytes += next.block.length;
-            copies.extend(self.queue.pop_front());
-        }
-        (Request::Load(copies.iter().map(|copy| copy.block.clone()).collect()), copies)
     }
 }

@@ -19,9 +19,19 @@ pub(super) struct Placement {
     last: Option<i64>,
 }
 
+/// What is thought of a worker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Standing {
+    Live,
+    /// It did not answer: nothing is sent to it until the master has heard of it.
+    Suspect,
+    #[default]
+    Gone,
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Share {
-    live: bool,
+    standing: Standing,
     /// Bytes of the path that it holds, or is going to.
     planned: u64,
     /// Bytes that it has room for, beside what is planned.
@@ -35,7 +45,7 @@ impl Placement {
     #[must_use]
     pub(super) fn new(workers: &[Worker], held: &BTreeMap<i64, u64>) -> Self {
         let share = |worker: &Worker| Share {
-            live: true,
+            standing: Standing::Live,
             planned: held.get(&worker.id).copied().unwrap_or_default(),
             room: worker.capacity_bytes.saturating_sub(worker.used_bytes),
             scarce: worker.capacity_bytes / SCARCE_BELOW,
@@ -54,7 +64,7 @@ impl Placement {
                 (true, u64::MAX - share.room, false)
             }
         };
-        let candidates = self.workers.iter().filter(|(id, share)| share.live && !except.contains(id));
+        let candidates = self.workers.iter().filter(|(id, share)| share.is_live() && !except.contains(id));
         let id = candidates.min_by_key(|(id, share)| worst(**id, share)).map(|(id, _)| *id)?;
         if let Some(share) = self.workers.get_mut(&id) {
             share.planned = share.planned.saturating_add(length);
@@ -76,9 +86,9 @@ impl Placement {
     pub(super) fn set_live(&mut self, workers: &[Worker]) -> Vec<i64> {
         let now: BTreeSet<i64> = workers.iter().map(|worker| worker.id).collect();
         let gone = |(id, share): (&i64, &mut Share)| {
-            let gone = share.live && !now.contains(id);
-            share.live = now.contains(id);
-            gone.then_some(*id)
+            let was_live = share.is_live();
+            share.standing = if now.contains(id) { Standing::Live } else { Standing::Gone };
+            (was_live && !share.is_live()).then_some(*id)
         };
         let gone = self.workers.iter_mut().filter_map(gone).collect();
         let new = workers.iter().filter(|worker| !self.workers.contains_key(&worker.id));
@@ -90,19 +100,31 @@ impl Placement {
     /// Nothing is sent to it until it is known to be live again.
     pub(super) fn suspect(&mut self, worker: i64) {
         if let Some(share) = self.workers.get_mut(&worker) {
-            share.live = false;
+            share.standing = Standing::Suspect;
         }
     }
 
     /// There is a live worker that is none of `workers`.
     #[must_use]
     pub(super) fn another_than(&self, workers: &[i64]) -> bool {
-        self.workers.iter().any(|(id, share)| share.live && !workers.contains(id))
+        self.workers.iter().any(|(id, share)| share.is_live() && !workers.contains(id))
     }
 
     #[must_use]
     pub(super) fn is_live(&self, worker: i64) -> bool {
-        self.workers.get(&worker).is_some_and(|share| share.live)
+        self.workers.get(&worker).is_some_and(Share::is_live)
+    }
+
+    /// Some worker did not answer, and it is not known yet whether it is gone.
+    #[must_use]
+    pub(super) fn has_suspects(&self) -> bool {
+        self.workers.values().any(|share| share.standing == Standing::Suspect)
+    }
+}
+
+impl Share {
+    fn is_live(&self) -> bool {
+        self.standing == Standing::Live
     }
 }
 
@@ -157,7 +179,9 @@ mod tests {
         assert_eq!(placement.place(10, &[1]), Some(2));
         assert_eq!(placement.place(10, &[1, 2]), None);
         placement.suspect(2);
-        assert_eq!(placement.place(10, &[1]), None);
+        assert_eq!((placement.place(10, &[1]), placement.has_suspects()), (None, true));
+        assert!(placement.set_live(&workers).is_empty());
+        assert_eq!((placement.place(10, &[1]), placement.has_suspects()), (Some(2), false));
     }
 
     #[test]

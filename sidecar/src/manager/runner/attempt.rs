@@ -70,6 +70,7 @@ pub(super) enum Why {
     NoCommand,
     NoLauncher,
     NoJobService,
+    Limited,
     Repair,
 }
 
@@ -81,6 +82,7 @@ impl fmt::Display for Why {
             Self::NoCommand => "this Alluxio has no distributedLoad",
             Self::NoLauncher => "distributedLoad cannot be run here",
             Self::NoJobService => "no job service with live workers answers",
+            Self::Limited => "the spec limits the bandwidth, which distributedLoad cannot",
             Self::Repair => "it loads what distributedLoad left undone",
         })
     }
@@ -94,9 +96,12 @@ impl Attempt {
 
     /// The event that begins it.
     pub(super) fn started(self, job: &Job, remnant: Option<Remnant>) -> Event {
+        // The reason for the first run is that for those after it.
+        let same = job.engine == Some(self.engine) && !job.engine_reason.is_empty();
+        let why = if same { job.engine_reason.clone() } else { self.why.to_string() };
         Event::LoadingStarted {
             engine: self.engine,
-            why: self.why.to_string(),
+            why,
             message: self.describe(job),
             top_up: self.repair,
             resumed: self.resumed,
@@ -158,6 +163,9 @@ impl Runner {
             EngineChoice::DistributedLoad => {
                 self.abilities().await?;
                 Ok((EngineKind::DistributedLoad, Why::Asked))
+            }
+            EngineChoice::Auto if self.job().spec.max_bytes_per_second.is_some() => {
+                Ok((EngineKind::Native, Why::Limited))
             }
             EngineChoice::Auto => self.unless_stopped(self.best()).await,
         }
@@ -225,8 +233,7 @@ pub(super) fn next_attempt(job: &Job) -> Option<Attempt> {
     if job.engine == Some(EngineKind::DistributedLoad) || job.top_ups > 0 {
         return (job.top_ups < most).then_some(native(Why::Repair, true));
     }
-    let why = if job.spec.engine == EngineChoice::Native { Why::Asked } else { Why::NoJobService };
-    (job.attempt < most).then_some(native(why, false))
+    (job.attempt < most).then_some(native(Why::Asked, false))
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ use crate::{
 pub(super) struct Ran {
     /// Nothing was even submitted.
     pub(super) refused: bool,
+    /// When the cache was changed last.
+    pub(super) ended: Instant,
     /// Alluxio's words about files that failed, by path.
     pub(super) causes: HashMap<String, String>,
 }
@@ -81,7 +83,8 @@ impl Runner {
         let asked = self.unless_stopped(distributed_load::causes(client, &wish.path, remnant)).await?;
         self.unless_stopped(self.clear_remnant(SILENT_JOB_SERVICE)).await??;
         self.apply(Event::LoadingEnded { message: complaint }).await?;
-        Ok(Ok(Ran { refused: end.was_refused(), causes: asked.unwrap_or_default() }))
+        let (refused, causes) = (end.was_refused(), asked.unwrap_or_default());
+        Ok(Ok(Ran { refused, ended: Instant::now(), causes }))
     }
 
     /// Runs the command to its end, tells its progress, and stops one that gets nowhere. How it ended, and

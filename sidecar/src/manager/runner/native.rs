@@ -46,7 +46,7 @@ impl Runner {
         let wish = Wish {
             path: job.spec.path.clone(),
             replicas: job.spec.replicas.get(),
-            max_bytes_per_second: None,
+            max_bytes_per_second: job.spec.max_bytes_per_second,
             workers,
             held: survey.held.clone(),
         };
@@ -63,10 +63,14 @@ impl Runner {
             // What was loaded until then counts; verification finds the rest.
             Err(error) => (None, super::chain(&error)),
         };
-        let short = self.unless_stopped(self.short_blocks(client, &wish, outcome.as_ref())).await?;
+        let mut ended = Instant::now();
+        let short = self.unless_stopped(self.short_blocks(client, &wish, outcome.as_ref(), ended)).await?;
         let mut causes = outcome.unwrap_or_default().causes;
         let shut = match short {
             Ok(short) => {
+                if !short.is_empty() {
+                    ended = Instant::now();
+                }
                 causes.extend(short);
                 self.apply(Event::LengthsProven).await?;
                 None
@@ -75,7 +79,7 @@ impl Runner {
             Err(error) => Some(unreachable(&error)),
         };
         self.apply(Event::LoadingEnded { message: complaint }).await?;
-        Ok(shut.map_or(Ok(Ran { refused: false, causes }), Err))
+        Ok(shut.map_or(Ok(Ran { refused: false, ended, causes }), Err))
     }
 
     /// Makes sure that no block is shorter than its file says. Gives the files of which one was.
@@ -84,11 +88,12 @@ impl Runner {
         client: &Client,
         wish: &Wish,
         outcome: Option<&Outcome>,
+        ended: Instant,
     ) -> Result<HashMap<String, String>, Error> {
         let add_up = match outcome {
             Some(outcome) if !outcome.in_batches => true,
             Some(outcome) => {
-                let after = verify::proven_workers(client, Some(Instant::now())).await?;
+                let after = verify::proven_workers(client, Some(ended)).await?;
                 lengths::add_up(&wish.workers, &after, &outcome.acknowledged)
             }
             None => false,
