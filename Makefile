@@ -5,13 +5,16 @@
 TEST_THREADS ?= 1
 TEST_ARGS ?=
 BENCH_ARGS ?=
+# Loads with something killed in the middle, and what their chance begins with: none is a new one.
+KILLS ?= 200
+SEED ?=
 
 # A panic shows where it was; an error of the harness says what it is without the stack of the runtime.
 export RUST_BACKTRACE ?= 1
 export RUST_LIB_BACKTRACE ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites demo demo-kubernetes cluster static test e2e check bench manifests clean
+.PHONY: help prerequisites demo demo-kubernetes cluster static test e2e kills check bench manifests clean
 
 help: ## Lists these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,13 +50,18 @@ e2e: prerequisites static ## Runs the long cases on real nodes: kills, upgrade, 
 	cargo build --package preload-tests --bins --locked
 	cargo test --package preload-tests --test cluster --locked --no-fail-fast -- --test-threads 1 --nocapture $(TEST_ARGS)
 
+kills: ## Kills workers and sidecars during KILLS=200 loads, writes docs/kills.md; SEED=n: the same again
+	@tests/prerequisites demo
+	@cargo build --locked --package preload-sidecar --package preload-tests --bins
+	@target/debug/preload-kills $(KILLS) $(SEED)
+
 check: ## Checks format, lints and documentation
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy --package preload-tests --test cluster --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-bench: prerequisites static ## Measures, writes docs/benchmarks.md; BENCH_ARGS=name: one section
+bench: prerequisites static ## Measures, writes docs/benchmarks.md; BENCH_ARGS=name: one section, native: all native-*
 	cargo build --workspace --release --locked
 	cargo bench --package preload-tests --bench preload --locked -- $(BENCH_ARGS)
 	cargo bench --package preload-sidecar --bench store --locked

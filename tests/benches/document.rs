@@ -74,7 +74,7 @@ pub(crate) fn write(sections: &[Section], order: &[&str]) -> Result<()> {
          One section: `cargo bench -p preload-tests --bench preload -- SECTION`, after\n\
          `cargo build --release --workspace`; the sections are ",
     );
-    let _ = writeln!(text, "{}.", order.join(", "));
+    let _ = writeln!(text, "{}\n(`native`: all that begin so).", order.join(", "));
     for name in order {
         let (begin, end) = Section::marks(name);
         let body = match sections.iter().find(|section| section.name == *name) {

@@ -134,3 +134,19 @@ pub(crate) async fn assert_nothing_works_on(cluster: &Cluster, path: &str) -> Re
     ensure!(jobs.is_empty(), "{} jobs are left, such as {:?}", jobs.len(), jobs.first());
     Ok(())
 }
+
+/// Takes files out of the cache, until the master knows that they are gone.
+pub(crate) async fn free(cluster: &Cluster, paths: &[String]) -> Result<()> {
+    for path in paths {
+        cluster.alluxio(&["fs", "free", "-f", path]).await?.success()?;
+    }
+    let client = job_service(cluster);
+    wait::until("the files to leave the cache", wait::LIMIT, async || {
+        for path in paths {
+            let file = client.status(path).await?;
+            ensure!(file.blocks.iter().all(|block| block.workers.is_empty()), "{path} is cached: {file:?}");
+        }
+        Ok(Some(()))
+    })
+    .await
+}

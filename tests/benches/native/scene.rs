@@ -48,8 +48,9 @@ impl Scene {
     /// Every side once, which is not counted: classes are loaded and code is compiled.
     pub(super) async fn warm_up(&self, bench: &Bench) -> Result<()> {
         let warm_up = async || {
-            for (tree, replicas) in [(Tree::new(2, 500, 16_000), 1), (Tree::new(1, 2, 80_000_000), 1)] {
-                let case = Case { name: format!("warm-up, {tree}"), tree, replicas, cold: false };
+            let files = bench.size(500, 20);
+            for tree in [Tree::new(2, files, 16_000), Tree::new(1, 2, 80_000_000)] {
+                let case = Case { name: format!("warm-up, {tree}"), tree, replicas: 1, cold: false };
                 case.run(bench, self, 1).await?;
             }
             Ok(())

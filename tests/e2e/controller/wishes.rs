@@ -169,6 +169,8 @@ async fn bad_input_is_refused_with_the_field_and_the_accepted_form() -> Result<(
         (json!({ "runtimeRef": { "name": NAME }, "engine": "native" }), "spec.engine"),
         (json!({ "runtimeRef": { "name": NAME }, "timeout": "soon" }), "duration such as 2h"),
         (json!({ "runtimeRef": { "name": NAME }, "timeout": "0s" }), "duration such as 2h"),
+        (json!({ "runtimeRef": { "name": NAME }, "reverifyInterval": "often" }), "duration such as 2h"),
+        (json!({ "runtimeRef": { "name": NAME }, "reverifyInterval": "0m" }), "duration such as 2h"),
         (json!({ "runtimeRef": { "name": NAME, "workers": "w" } }), "kind StatefulSet"),
         (json!({ "runtimeRef": { "kind": "StatefulSet", "name": "alluxio" } }), "needs workers"),
         (json!({ "path": "/" }), "runtimeRef"),
