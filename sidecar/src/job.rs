@@ -209,6 +209,7 @@ impl Job {
             }
             Event::RemnantCleared => self.remnant = None,
             Event::LengthsProven => self.lengths_unproven = false,
+            Event::LengthsDoubted => self.lengths_unproven = true,
             Event::FoundMissing { failures, message } => {
                 self.failures = failures;
                 self.say(None, message);

@@ -176,6 +176,11 @@ impl Store {
         self.read_each(move |conn| jobs::loaded_elsewhere(conn, &cluster)).await
     }
 
+    /// Jobs that were cancelled or failed before the lengths of their blocks were proven.
+    pub async fn ended_unproven(&self) -> Result<Vec<Job>, StoreError> {
+        self.read_each(jobs::ended_unproven).await
+    }
+
     pub async fn any_loaded(&self) -> Result<bool, StoreError> {
         self.reader.call(jobs::any_loaded).await.map_err(|fault| self.error(fault))
     }

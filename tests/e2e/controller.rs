@@ -9,6 +9,7 @@ mod gates;
 mod injection;
 mod loads;
 mod outage;
+mod reverify;
 mod scale;
 mod security;
 mod truth;

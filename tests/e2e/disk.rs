@@ -1,8 +1,10 @@
 //! State directories that are full, read-only, in use, no directories, or damaged: the sidecar stays up, says
 //! what is wrong and what to do, loses nothing that it acknowledged, and goes on by itself when it is mended.
 
+use crate::outcome::begin_with;
 use crate::support::{cancel, loaders, status_of, watch_until};
 use alluxio_preload_api::v1::load::State;
+use alluxio_preload_api::v1::load_spec::Engine;
 use alluxio_preload_api::v1::{ListLoadsRequest, Load};
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
@@ -90,7 +92,7 @@ fn a_full_disk_loses_nothing_and_a_running_load_ends_when_there_is_room() -> Res
         data.files(150, 16 * 1024)?;
         let ballast = disk.join("ballast");
         let mut sidecar = Setup::new(cluster).state_directory(disk.join("state")).start().await?;
-        sidecar.start_load(load("running", data.path(), 1)).await?;
+        begin_with(&sidecar, Engine::DistributedLoad, "running", data.path(), 1).await?;
         let loading = watch_until(&sidecar, "running", |load| load.state() == State::Loading).await?;
         let behind = sidecar.start_load(load("behind", data.path(), 1)).await?;
 

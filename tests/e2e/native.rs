@@ -1,13 +1,16 @@
 //! The native engine: no JVM, no job service, every block placed and proven.
 
-use crate::outcome::{failed, failures, loaded, loadings, shown, visited, wish};
+mod files;
+mod stumps;
+
+use crate::outcome::{loaded, loadings, shown, visited, wish};
 use crate::support::status_of;
 use alluxio_preload_api::v1::load::{Reason, State};
 use alluxio_preload_api::v1::load_spec::Engine;
 use alluxio_preload_api::v1::{LoadSpec, StartLoadRequest};
 use anyhow::{Context, Result, ensure};
 use preload_tests::{Cluster, MIB, Options, Sidecar, load as request, shared};
-use std::{fs, time::SystemTime};
+use std::time::SystemTime;
 use tonic::Code;
 
 const KIB: u64 = 1024;
@@ -58,38 +61,6 @@ async fn small_and_large_files_are_spread_evenly() -> Result<()> {
     sidecar.start_load(natively("again", data.path(), 2, |_| {})?).await?;
     let again = loaded(&sidecar, "again").await?;
     assert_eq!((again.attempt, loadings(&again)), (0, 0), "{}", shown(&again));
-    sidecar.assert_no_errors()
-}
-
-#[tokio::test]
-async fn files_gone_or_cut_in_the_ufs_are_named() -> Result<()> {
-    let cluster = shared().await?;
-    let data = cluster.data("native-gone")?;
-    data.files(50, 200_000)?;
-    let large = data.below("large")?;
-    large.files(3, 20 * MIB)?;
-    // Alluxio has to know them as they were.
-    cluster.oracle().tree(data.path()).await?;
-    fs::remove_file(data.ufs().join("f00001"))?;
-    fs::write(data.ufs().join("f00003"), "cut")?;
-    fs::write(data.ufs().join("f00004"), "")?;
-    fs::remove_file(large.ufs().join("f00000"))?;
-    fs::File::options().write(true).open(large.ufs().join("f00001"))?.set_len(17 * MIB)?;
-    let bad = ["f00001", "f00003", "f00004", "large/f00000", "large/f00001"]
-        .map(|name| format!("{}/{name}", data.path()));
-
-    let sidecar = Sidecar::start(cluster, &NO_ARGUMENTS).await?;
-    sidecar.start_load(natively("gone", data.path(), 1, |spec| spec.max_attempts = 2)?).await?;
-    let load = failed(&sidecar, "gone", Reason::Incomplete).await?;
-    assert_eq!((load.attempt, load.failures), (2, 5), "{}", shown(&load));
-    let failures = failures(&sidecar, "gone").await?;
-    assert_eq!(failures.iter().map(|f| f.path.clone()).collect::<Vec<_>>(), bad);
-    for failure in &failures {
-        let words = failure.reason.strip_prefix("a block has no copy in the cache: ");
-        ensure!(words.is_some_and(|words| words.len() > 10), "no words of Alluxio: {failure:?}");
-    }
-    let copies = cluster.oracle().copies(data.path()).await?;
-    assert_eq!(copies.missing(1), bad, "the rest is loaded, and nothing that is too short");
     sidecar.assert_no_errors()
 }
 

@@ -1,7 +1,8 @@
 //! What tests ask of a load again and again: where it has been, what it lacks, and whether it told the truth.
 
 use alluxio_preload_api::client::is_terminal;
-use alluxio_preload_api::v1::load::{Reason, State};
+use alluxio_preload_api::v1::load::{Reason, State, Transition};
+use alluxio_preload_api::v1::load_spec::Engine;
 use alluxio_preload_api::v1::{Failure, ListFailuresRequest, Load, LoadSpec, StartLoadRequest};
 use anyhow::{Context, Result, bail, ensure};
 use preload_tests::oracle::Tree;
@@ -12,9 +13,15 @@ use std::time::Duration;
 /// For loads that meet faults: several attempts, each with a JVM, while other clusters share the cores.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(400);
 
-/// StartLoad with defaults for all but the path and the replicas.
-pub(crate) async fn begin(sidecar: &Sidecar<'_>, id: &str, path: &str, replicas: u32) -> Result<()> {
-    sidecar.start_load(load(id, path, replicas)).await.map(drop)
+/// StartLoad with defaults for all but the engine, the path and the replicas.
+pub(crate) async fn begin_with(
+    sidecar: &Sidecar<'_>,
+    engine: Engine,
+    id: &str,
+    path: &str,
+    replicas: u32,
+) -> Result<()> {
+    sidecar.start_load(wish(id, path, replicas, |spec| spec.set_engine(engine))?).await.map(drop)
 }
 
 /// A request with `change` made to the wish.
@@ -51,11 +58,6 @@ pub(crate) async fn reaches(
     .await?;
     ensure!(condition(&load), "load {id} should be {what}, but {}", shown(&load));
     Ok(load)
-}
-
-/// The load once it has ended.
-pub(crate) async fn ended(sidecar: &Sidecar<'_>, id: &str) -> Result<Load> {
-    reaches(sidecar, id, "at its end", |load| is_terminal(load.state(), false)).await
 }
 
 /// The load once it is LOADED.
@@ -97,6 +99,23 @@ pub(crate) async fn half_way(
         cached * 10 <= all * 6 && load.state() == State::Loading,
         "too late to disturb: {cached} of {all} bytes are cached; {}",
         shown(&load)
+    );
+    Ok(())
+}
+
+/// Fails unless the command left something undone, and NATIVE made it whole: no attempt, and it says why.
+pub(crate) fn assert_repaired(load: &Load) -> Result<()> {
+    let told = |change: &Transition| {
+        change.to() == State::Loading && change.message == "loading what distributedLoad left undone, 1 of 3"
+    };
+    ensure!(
+        load.state() == State::Loaded
+            && load.engine() == Engine::Native
+            && load.engine_reason == "it loads what distributedLoad left undone"
+            && load.attempt == 1
+            && load.transitions.iter().any(told),
+        "no native repair: {}",
+        shown(load)
     );
     Ok(())
 }
@@ -146,7 +165,10 @@ pub(crate) async fn assert_honest(cluster: &Cluster, sidecar: &Sidecar<'_>, load
 
 /// A load in one line, for messages.
 pub(crate) fn shown(load: &Load) -> String {
-    let Load { id, message, attempt, .. } = load;
-    let (state, reason, way) = (load.state(), load.reason(), visited(load));
-    format!("{id} is {state:?} ({reason:?}: {message}) in attempt {attempt}, by way of {way:?}")
+    let Load { id, message, attempt, engine_reason, .. } = load;
+    let (state, reason, engine, way) = (load.state(), load.reason(), load.engine(), visited(load));
+    format!(
+        "{id} is {state:?} ({reason:?}: {message}) in attempt {attempt} by {engine:?} ({engine_reason}), \
+         by way of {way:?}"
+    )
 }

@@ -2,7 +2,7 @@
 
 use crate::history::at;
 use crate::outcome::{PATIENCE, failures, loaded, shown, waits, wish};
-use crate::support::{job_service, status_of};
+use crate::support::{free, job_service, status_of};
 use alluxio_preload_api::v1::load::{Reason, State};
 use alluxio_preload_api::v1::{Load, VerifyLoadRequest, WatchLoadRequest};
 use anyhow::{Context, Result, bail, ensure};
@@ -60,22 +60,6 @@ fn verified(load: &Load) -> Result<SystemTime> {
 async fn later(sidecar: &Sidecar<'_>, id: &str, before: &Load) -> Result<Load> {
     let seen = verified(before)?;
     sidecar.reaches(id, |load| verified(load).is_ok_and(|time| time > seen)).await
-}
-
-/// Takes files out of the cache, until the master knows that they are gone.
-async fn free(cluster: &Cluster, paths: &[String]) -> Result<()> {
-    for path in paths {
-        cluster.alluxio(&["fs", "free", "-f", path]).await?.success()?;
-    }
-    let client = job_service(cluster);
-    wait::until("the files to leave the cache", wait::LIMIT, async || {
-        for path in paths {
-            let file = client.status(path).await?;
-            ensure!(file.blocks.iter().all(|block| block.workers.is_empty()), "{path} is cached: {file:?}");
-        }
-        Ok(Some(()))
-    })
-    .await
 }
 
 /// STALE because exactly these files of `size` bytes are gone, of `total`.

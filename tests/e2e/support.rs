@@ -61,14 +61,16 @@ pub(crate) fn changes(load: &Load) -> Vec<(State, State)> {
     load.transitions.iter().map(|transition| (transition.from(), transition.to())).collect()
 }
 
-/// Fails if a restart, a top-up or a command that submitted nothing counted as an attempt: only a command that
-/// did its work, which was not enough, makes another.
+/// Fails if a restart, a repair or a command that submitted nothing counted as an attempt: only a run of the
+/// engine that did its work, which was not enough, makes another.
 pub(crate) fn assert_attempts(load: &Load) -> Result<()> {
     let (mut attempts, mut ended) = (0, false);
     for change in &load.transitions {
         match (change.from(), change.to()) {
             (_, State::Loading) => {
-                let same = ["goes on", "adding the copies"].iter().any(|word| change.message.contains(word));
+                let same = ["goes on", "loading what distributedLoad left undone"]
+                    .iter()
+                    .any(|word| change.message.contains(word));
                 attempts += u32::from(attempts == 0 || (ended && !same));
                 ended = false;
             }
@@ -131,4 +133,20 @@ pub(crate) async fn assert_nothing_works_on(cluster: &Cluster, path: &str) -> Re
     let jobs = live_jobs(cluster, path).await?;
     ensure!(jobs.is_empty(), "{} jobs are left, such as {:?}", jobs.len(), jobs.first());
     Ok(())
+}
+
+/// Takes files out of the cache, until the master knows that they are gone.
+pub(crate) async fn free(cluster: &Cluster, paths: &[String]) -> Result<()> {
+    for path in paths {
+        cluster.alluxio(&["fs", "free", "-f", path]).await?.success()?;
+    }
+    let client = job_service(cluster);
+    wait::until("the files to leave the cache", wait::LIMIT, async || {
+        for path in paths {
+            let file = client.status(path).await?;
+            ensure!(file.blocks.iter().all(|block| block.workers.is_empty()), "{path} is cached: {file:?}");
+        }
+        Ok(Some(()))
+    })
+    .await
 }

@@ -1,53 +1,84 @@
 //! Alluxios that differ from the default one: without the command, without authentication, without a launcher.
 
-use crate::outcome::{begin, failed, loaded, loadings, shown};
-use alluxio_preload_api::v1::load::{Reason, State};
+use crate::outcome::{assert_honest, begin_with, failed, half_way, loaded, loadings, shown};
+use alluxio_preload_api::v1::load::Reason;
+use alluxio_preload_api::v1::load_spec::Engine;
 use anyhow::{Result, ensure};
-use preload_tests::{Authentication, Cluster, Options, Setup, Sidecar, prerequisites, shared, wait};
+use nix::sys::signal::Signal;
+use preload_tests::{Authentication, Cluster, MIB, Options, Role, Setup, Sidecar, prerequisites, shared};
 
 const KIB: u64 = 1024;
 const NO_ARGUMENTS: [&str; 0] = [];
 
-#[tokio::test]
-async fn without_distributed_load_only_what_is_cached_is_loaded() -> Result<()> {
-    let version = prerequisites::ALLUXIO_WITHOUT_DISTRIBUTED_LOAD;
-    let options = Options { version, workers: 1, job_service: false, ..Options::default() };
-    let cluster = Cluster::start(options).await?;
-    let sidecar = Sidecar::start(&cluster, &NO_ARGUMENTS).await?;
-    let data = cluster.data("cached")?;
-    data.files(5, 16 * KIB)?;
+fn without_the_command() -> Options {
+    Options {
+        version: prerequisites::ALLUXIO_WITHOUT_DISTRIBUTED_LOAD,
+        job_service: false,
+        ..Options::default()
+    }
+}
 
-    begin(&sidecar, "cold", data.path(), 1).await?;
-    let cold = failed(&sidecar, "cold", Reason::CommandMissing).await?;
-    assert!(
-        cold.message.contains("no distributedLoad") && cold.message.contains("2.9.3"),
-        "{}",
-        shown(&cold)
-    );
-    assert_eq!((loadings(&cold), cold.attempt), (0, 0), "{}", shown(&cold));
+#[tokio::test]
+async fn without_distributed_load_everything_is_loaded_natively() -> Result<()> {
+    let cluster = Cluster::start(without_the_command()).await?;
+    let sidecar = Sidecar::start(&cluster, &NO_ARGUMENTS).await?;
+    let data = cluster.data("new")?;
+    data.files(5, 16 * KIB)?;
+    begin_with(&sidecar, Engine::DistributedLoad, "command", data.path(), 1).await?;
+    let load = failed(&sidecar, "command", Reason::CommandMissing).await?;
+    for part in ["no distributedLoad", "2.9.3", "NATIVE"] {
+        ensure!(load.message.contains(part), "{part} is not named: {}", shown(&load));
+    }
+    assert_eq!((loadings(&load), load.attempt), (0, 0), "{}", shown(&load));
     assert_eq!(cluster.oracle().copies(data.path()).await?.most(), 0);
 
-    cluster.alluxio(&["fs", "load", data.path(), "--submit"]).await?.success()?;
-    let tree = cluster.oracle().tree(data.path()).await?;
-    wait::until("Alluxio's own load", wait::LIMIT, async || {
-        let missing = tree.copies()?.missing(1).len();
-        ensure!(missing == 0, "{missing} files are missing");
-        Ok(Some(()))
-    })
-    .await?;
-    // The master hears of the last blocks with the next heartbeat.
-    let mut tries = 0;
-    let load = wait::until("a load of what is cached", wait::LIMIT, async || {
-        tries += 1;
-        let id = format!("cached-{tries}");
-        begin(&sidecar, &id, data.path(), 1).await?;
-        let load = sidecar.finished(&id).await?;
-        ensure!(load.state() == State::Loaded, "{}", shown(&load));
-        Ok(Some(load))
-    })
-    .await?;
-    assert_eq!((loadings(&load), load.attempt), (0, 0), "{}", shown(&load));
-    cluster.oracle().assert_loaded(data.path(), 1).await?;
+    for (engine, why) in [
+        (Engine::Unspecified, "this Alluxio has no distributedLoad"),
+        (Engine::Native, "the spec asks for it"),
+    ] {
+        for replicas in [1, 2] {
+            let id = format!("{}-{replicas}", engine.as_str_name().to_lowercase().replace('_', "-"));
+            let data = cluster.data(&id)?;
+            data.tree(16 * KIB)?;
+            data.below("large")?.files(2, 20 * MIB)?;
+            begin_with(&sidecar, engine, &id, data.path(), replicas).await?;
+            let load = loaded(&sidecar, &id).await?;
+            assert_eq!(
+                (load.engine(), load.attempt, loadings(&load)),
+                (Engine::Native, 1, 1),
+                "{}",
+                shown(&load)
+            );
+            assert_eq!(load.engine_reason, why);
+            cluster.oracle().assert_loaded(data.path(), replicas as usize).await?;
+        }
+    }
+    // What is cached already needs no command.
+    begin_with(&sidecar, Engine::Native, "new", data.path(), 1).await?;
+    loaded(&sidecar, "new").await?;
+    begin_with(&sidecar, Engine::DistributedLoad, "cached", data.path(), 1).await?;
+    assert_eq!(loadings(&loaded(&sidecar, "cached").await?), 0);
+    sidecar.assert_no_errors()
+}
+
+#[tokio::test]
+async fn without_distributed_load_a_worker_is_killed_half_way() -> Result<()> {
+    let cluster = Cluster::start(without_the_command()).await?;
+    let sidecar = Sidecar::start(&cluster, &NO_ARGUMENTS).await?;
+    for replicas in [1, 2] {
+        let id = format!("killed-{replicas}");
+        let data = cluster.data(&id)?;
+        data.files(2500, 16 * KIB)?;
+        let tree = cluster.oracle().tree(data.path()).await?;
+        begin_with(&sidecar, Engine::Unspecified, &id, data.path(), replicas).await?;
+        half_way(&sidecar, &id, &tree, replicas as usize).await?;
+        cluster.kill(Role::Worker(2), Signal::SIGKILL).await?;
+        if replicas == 1 {
+            assert_honest(&cluster, &sidecar, &loaded(&sidecar, &id).await?).await?;
+        }
+        cluster.start_role(Role::Worker(2)).await?;
+        assert_honest(&cluster, &sidecar, &loaded(&sidecar, &id).await?).await?;
+    }
     sidecar.assert_no_errors()
 }
 
@@ -58,12 +89,17 @@ async fn a_launcher_that_is_not_there_is_named() -> Result<()> {
     data.files(2, KIB)?;
     let launcher = cluster.sandbox().directory().join("nowhere/bin/alluxio");
     let sidecar = Setup::new(cluster).launcher(&launcher).start().await?;
-    begin(&sidecar, "launcher", data.path(), 1).await?;
+    begin_with(&sidecar, Engine::DistributedLoad, "launcher", data.path(), 1).await?;
     let load = failed(&sidecar, "launcher", Reason::CommandMissing).await?;
     for part in [&*launcher.to_string_lossy(), "--alluxio"] {
         assert!(load.message.contains(part), "{part} is not named: {}", shown(&load));
     }
     assert_eq!(loadings(&load), 0);
+    begin_with(&sidecar, Engine::Unspecified, "auto", data.path(), 1).await?;
+    let load = loaded(&sidecar, "auto").await?;
+    assert_eq!(load.engine(), Engine::Native);
+    assert_eq!(load.engine_reason, "distributedLoad cannot be run here");
+    cluster.oracle().assert_loaded(data.path(), 1).await?;
     sidecar.assert_no_errors()
 }
 
@@ -72,13 +108,16 @@ async fn a_cluster_without_authentication_is_loaded() -> Result<()> {
     let options = Options { authentication: Authentication::NoSasl, ..Options::default() };
     let cluster = Cluster::start(options).await?;
     let sidecar = Sidecar::start(&cluster, &NO_ARGUMENTS).await?;
-    for replicas in [1, 2] {
-        let id = format!("nosasl-{replicas}");
-        let data = cluster.data(&id)?;
-        data.files(20, 16 * KIB)?;
-        begin(&sidecar, &id, data.path(), replicas).await?;
-        loaded(&sidecar, &id).await?;
-        cluster.oracle().assert_loaded(data.path(), replicas as usize).await?;
+    for (engine, name) in [(Engine::DistributedLoad, "command"), (Engine::Native, "native")] {
+        for replicas in [1, 2] {
+            let id = format!("{name}-{replicas}");
+            let data = cluster.data(&id)?;
+            data.files(20, 16 * KIB)?;
+            data.file("large", 20 * MIB)?;
+            begin_with(&sidecar, engine, &id, data.path(), replicas).await?;
+            loaded(&sidecar, &id).await?;
+            cluster.oracle().assert_loaded(data.path(), replicas as usize).await?;
+        }
     }
     sidecar.assert_no_errors()
 }

@@ -19,6 +19,8 @@ pub mod annotation {
     pub const TIMEOUT: &str = "preload.dev/timeout";
     /// How often the cache is checked once it is loaded, such as `10m`.
     pub const REVERIFY_INTERVAL: &str = "preload.dev/reverify-interval";
+    /// Bytes a second that a load may bring into the cache, such as `500000000`.
+    pub const MAX_BYTES_PER_SECOND: &str = "preload.dev/max-bytes-per-second";
     /// preloadStatus, written by the controller where the schema has no field for it.
     pub const STATUS: &str = "preload.dev/status";
     /// `spec.data.preload` as last seen, written by the controller where Fluid may erase it: on the Preload, or

@@ -66,6 +66,11 @@ pub struct PreloadSpec {
     )]
     #[schemars(length(max = 32))]
     pub reverify_interval: Option<String>,
+    /// Bytes a second that the load may bring into the cache, over all workers; no limit without it. Not with
+    /// engine DistributedLoad, which cannot keep one. A change counts from the next run on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_bytes_per_second: Option<i64>,
 }
 
 fn root() -> String {

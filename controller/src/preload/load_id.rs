@@ -6,10 +6,18 @@ use crate::api::{Engine, PreloadSpec};
 
 /// UUIDv5 of path, replicas, engine and run within the uid of the Preload.
 ///
-/// Time limit and interval of checks are not part of it: a change of them alone does not load anew.
+/// Time limit, interval of checks and bandwidth are not part of it: a change of them alone does not load anew.
 #[must_use]
 pub fn load_id(preload_uid: &str, spec: &PreloadSpec, run: i64) -> String {
-    let PreloadSpec { runtime_ref, path, replicas, engine, timeout: _, reverify_interval: _ } = spec;
+    let PreloadSpec {
+        runtime_ref,
+        path,
+        replicas,
+        engine,
+        timeout: _,
+        reverify_interval: _,
+        max_bytes_per_second: _,
+    } = spec;
     let engine = match engine {
         Engine::Auto => "auto",
         Engine::DistributedLoad => "distributed-load",
@@ -48,6 +56,7 @@ mod tests {
             engine: Engine::Auto,
             timeout: None,
             reverify_interval: None,
+            max_bytes_per_second: None,
         }
     }
 

@@ -99,6 +99,7 @@ pub struct Wish {
     pub engine: Engine,
     pub timeout: Option<Duration>,
     pub reverify_interval: Option<Duration>,
+    pub max_bytes_per_second: Option<u64>,
     pub min_workers: u32,
     pub labels: BTreeMap<String, String>,
 }
@@ -190,7 +191,12 @@ fn begin_run(next: &mut PreloadStatus, observed: &Observed<'_>, cause: &Cause) {
 
 /// What the spec says, for the sidecar; the error is for the user.
 fn wish(subject: &Subject<'_>, cluster: &Cluster) -> Result<Wish, String> {
-    let PreloadSpec { runtime_ref: _, path, replicas, engine, timeout, reverify_interval } = subject.spec;
+    let PreloadSpec { path, replicas, engine, timeout, reverify_interval, max_bytes_per_second, .. } =
+        subject.spec;
+    if max_bytes_per_second.is_some() && *engine == Engine::DistributedLoad {
+        let wanted = "engine DistributedLoad cannot keep it; give Native or Auto, or leave it out";
+        return Err(format!("spec.maxBytesPerSecond is given; {wanted}"));
+    }
     let replicas = match u32::try_from(*replicas) {
         Ok(0) | Err(_) => return Err(format!("spec.replicas is {replicas}; give 1 or more")),
         Ok(replicas) => replicas,
@@ -205,6 +211,7 @@ fn wish(subject: &Subject<'_>, cluster: &Cluster) -> Result<Wish, String> {
         engine: *engine,
         timeout,
         reverify_interval,
+        max_bytes_per_second: max_bytes_per_second.and_then(|most| u64::try_from(most).ok()),
         min_workers: cluster.workers.open().copied().unwrap_or(0),
         labels: labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
     })

@@ -209,7 +209,9 @@ fn new_preload(runtime: &AlluxioRuntime, spec: PreloadSpec, said: Option<&Preloa
 /// The spec as it should be, and nothing that is not in it.
 fn changed(spec: &PreloadSpec, said: Option<&PreloadWish>) -> Value {
     let mut fields = serde_json::to_value(spec).unwrap_or(Value::Null);
-    for (object, optional) in [("", "timeout"), ("", "reverifyInterval"), ("/runtimeRef", "workers")] {
+    let optional =
+        [("", "timeout"), ("", "reverifyInterval"), ("", "maxBytesPerSecond"), ("/runtimeRef", "workers")];
+    for (object, optional) in optional {
         if let Some(Value::Object(object)) = fields.pointer_mut(object) {
             object.entry(optional).or_insert(Value::Null);
         }

@@ -73,12 +73,20 @@ fn read(
     };
     let timeout = duration(annotation::TIMEOUT)?;
     let reverify_interval = duration(annotation::REVERIFY_INTERVAL)?;
+    let max_bytes_per_second = match annotations.get(annotation::MAX_BYTES_PER_SECOND) {
+        Some(text) => Some(text.parse().ok().filter(|most| *most > 0_i64).ok_or_else(|| {
+            let name = annotation::MAX_BYTES_PER_SECOND;
+            format!("annotation {name} is {text:?}; give bytes a second, such as 500000000")
+        })?),
+        None => None,
+    };
     let replicas = spec.data.replicas.unwrap_or(1);
     if replicas < 1 {
         return Err(format!("spec.data.replicas is {replicas}; give 1 or more"));
     }
     let runtime_ref = RuntimeRef { kind: RuntimeKind::AlluxioRuntime, name: name.to_owned(), workers: None };
-    let spec = PreloadSpec { runtime_ref, path, replicas, engine, timeout, reverify_interval };
+    let spec =
+        PreloadSpec { runtime_ref, path, replicas, engine, timeout, reverify_interval, max_bytes_per_second };
     Ok(Wish::Load(Box::new(spec)))
 }
 
@@ -162,6 +170,8 @@ mod tests {
             (annotation::TIMEOUT, "soon", "2h"),
             (annotation::TIMEOUT, "-2h", "2h"),
             (annotation::REVERIFY_INTERVAL, "often", "2h"),
+            (annotation::MAX_BYTES_PER_SECOND, "much", "500000000"),
+            (annotation::MAX_BYTES_PER_SECOND, "0", "500000000"),
             (annotation::REVERIFY_INTERVAL, "100ms", "2h"),
         ] {
             let wish = wish("h", &spec(None), &annotations(&[(key, value)]), None);

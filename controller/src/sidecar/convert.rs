@@ -26,6 +26,7 @@ pub(super) fn request(load_id: &str, wish: &Wish) -> StartLoadRequest {
         min_workers: wish.min_workers,
         timeout: wish.timeout.and_then(|timeout| timeout.try_into().ok()),
         reverify_interval: wish.reverify_interval.and_then(|interval| interval.try_into().ok()),
+        max_bytes_per_second: wish.max_bytes_per_second.unwrap_or(0),
         labels: wish.labels.clone().into_iter().collect(),
         ..v1::LoadSpec::default()
     };

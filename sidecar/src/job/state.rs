@@ -79,6 +79,8 @@ pub enum Event {
     RemnantCleared,
     /// No block that was loaded in a batch is shorter than its file says.
     LengthsProven,
+    /// An earlier load may have left some.
+    LengthsDoubted,
     /// The verification ended, and these files are not loaded. `message`: what comes next.
     FoundMissing {
         failures: FailureList,
@@ -158,7 +160,11 @@ impl State {
             (Listing | Verifying, Event::LoadingStarted { .. }) => Loading,
             (Loading, Event::Submitted { .. }) => Loading,
             (Loading, Event::LoadingEnded { .. }) => Verifying,
-            (live, Event::RemnantCleared | Event::LengthsProven) if live.is_live() => live,
+            (live, Event::RemnantCleared | Event::LengthsProven | Event::LengthsDoubted)
+                if live.is_live() =>
+            {
+                live
+            }
             (Verifying, Event::FoundMissing { .. }) => Verifying,
             // Whoever was told that the load will be cancelled must not find it LOADED or FAILED.
             (Verifying, Event::Verified { .. }) if !cancel_requested => Loaded,

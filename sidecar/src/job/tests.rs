@@ -38,6 +38,7 @@ fn events() -> Vec<Event> {
             message: message(),
         },
         Event::LengthsProven,
+        Event::LengthsDoubted,
     ]
 }
 

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     gates::{self, Need, Shut},
     human::seconds,
-    job::{EngineKind, Event, FailureList, Job, Reason, State},
+    job::{EngineChoice, EngineKind, Event, FailureList, Job, Reason, State},
     survey::Survey,
 };
 
@@ -121,9 +121,13 @@ impl Runner {
         loop {
             let cluster = self.wait_for_gates(need, engine, shut.take()).await?;
             self.apply(Event::GatesOpened { cluster }).await?;
+            if self.job().attempt == 0 {
+                self.doubt_lengths().await?;
+            }
             if self.job().lengths_unproven {
-                match self.prove_lengths(&mut runs).await? {
-                    Ok(()) => {}
+                match self.clear_short_blocks().await? {
+                    Ok(short) if short.is_empty() => {}
+                    Ok(_) => runs.ended = Some(Instant::now()),
                     Err(closed) => {
                         shut = Some(closed);
                         continue;
@@ -142,6 +146,10 @@ impl Runner {
                 (need, engine) = (Some(Need::of(&survey)), Some(attempt.engine));
                 shut = self.unless_stopped(self.gates(need, engine)).await?.err();
                 if shut.is_some() {
+                    // Waits for no job worker, but chooses again.
+                    if self.job().spec.engine == EngineChoice::Auto {
+                        engine = None;
+                    }
                     continue;
                 }
             } else {
@@ -151,6 +159,12 @@ impl Runner {
             match self.load_and_verify(survey, attempt, &mut runs).await? {
                 None => return Ok(()),
                 Some(closed) => shut = Some(closed),
+            }
+            let job = self.job();
+            if job.attempt > 0 {
+                engine = attempt::next_attempt(&job).map(|next| next.engine);
+            } else if job.spec.engine == EngineChoice::Auto {
+                engine = None;
             }
         }
     }
@@ -163,9 +177,10 @@ impl Runner {
         runs: &mut Runs,
     ) -> Result<Option<Shut>, Stop> {
         let mut next = first;
+        let mut short = HashMap::new();
         let mut survey = survey;
         loop {
-            let mut causes = HashMap::new();
+            let mut causes = std::mem::take(&mut short);
             if let Some(attempt) = next {
                 let ran = match self.load(attempt, &survey).await? {
                     Ok(ran) => ran,
@@ -179,6 +194,17 @@ impl Runner {
             match self.verify(runs.ended, &causes).await? {
                 Verdict::Shut(shut) => return Ok(Some(shut)),
                 Verdict::Complete(found) => {
+                    // What an earlier run had asked for may have come after the last look.
+                    if self.job().lengths_unproven {
+                        match self.clear_short_blocks().await? {
+                            Ok(none) if none.is_empty() => self.lengths_are_proven().await?,
+                            Ok(some) => {
+                                (next, short, runs.ended) = (None, some, Some(Instant::now()));
+                                continue;
+                            }
+                            Err(shut) => return Ok(Some(shut)),
+                        }
+                    }
                     self.live.count(found.count(true)).await;
                     self.apply(Event::Verified { empty: found.files_total == 0 }).await?;
                     return Ok(None);

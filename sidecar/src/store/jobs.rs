@@ -154,6 +154,17 @@ pub(super) fn loaded_elsewhere(conn: &Connection, cluster: &str) -> Result<Vec<i
     Ok(statement.query_map([cluster], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Ordinals of jobs that ended with `lengths_unproven`. Looks at each that was cancelled or failed, some ten
+/// microseconds long.
+pub(super) fn ended_unproven(conn: &Connection) -> Result<Vec<i64>, Fault> {
+    let sql = in_service(
+        "SELECT ordinal FROM jobs NOT INDEXED WHERE state IN ('cancelled', 'failed')
+         AND instr(body, '\"lengths_unproven\":true') > 0 AND ",
+    );
+    let mut statement = cached(conn, &sql)?;
+    Ok(statement.query_map((), |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}
+
 pub(super) fn any_loaded(conn: &Connection) -> Result<bool, Fault> {
     let sql = in_service("SELECT 1 FROM jobs INDEXED BY jobs_loaded WHERE state = 'loaded' AND ");
     Ok(cached(conn, &sql)?.exists(())?)

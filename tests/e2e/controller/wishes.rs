@@ -132,8 +132,7 @@ async fn what_is_missing_is_named() -> Result<()> {
     let preload = json!({
         "apiVersion": "preload.dev/v1alpha1", "kind": "Preload",
         "metadata": { "name": "by-hand", "namespace": world.namespace },
-        // The third attempt would come after two minutes; the second is enough to know.
-        "spec": { "runtimeRef": { "name": NAME }, "path": data.path(), "timeout": "40s" },
+        "spec": { "runtimeRef": { "name": NAME }, "path": data.path() },
     });
     world.kubernetes.apply(&preload.to_string()).await?;
     let failed = world.preloads.until("by-hand", |s| s.text("/status/phase") == "Failed").await?;
@@ -170,6 +169,8 @@ async fn bad_input_is_refused_with_the_field_and_the_accepted_form() -> Result<(
         (json!({ "runtimeRef": { "name": NAME }, "engine": "native" }), "spec.engine"),
         (json!({ "runtimeRef": { "name": NAME }, "timeout": "soon" }), "duration such as 2h"),
         (json!({ "runtimeRef": { "name": NAME }, "timeout": "0s" }), "duration such as 2h"),
+        (json!({ "runtimeRef": { "name": NAME }, "reverifyInterval": "often" }), "duration such as 2h"),
+        (json!({ "runtimeRef": { "name": NAME }, "reverifyInterval": "0m" }), "duration such as 2h"),
         (json!({ "runtimeRef": { "name": NAME, "workers": "w" } }), "kind StatefulSet"),
         (json!({ "runtimeRef": { "kind": "StatefulSet", "name": "alluxio" } }), "needs workers"),
         (json!({ "path": "/" }), "runtimeRef"),

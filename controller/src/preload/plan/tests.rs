@@ -38,6 +38,7 @@ impl World {
             engine: Engine::Auto,
             timeout: None,
             reverify_interval: None,
+            max_bytes_per_second: None,
         };
         Self {
             spec,

@@ -26,7 +26,7 @@ use super::{
     lane::{Copy, Lane},
     open_files::OpenFiles,
     placement::Placement,
-    request::Trouble,
+    request::{Trouble, is_being_made},
     source,
     throttle::Throttle,
 };
@@ -42,6 +42,8 @@ const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(250);
 /// Times that a worker which says that it still reads is asked again, each after 30 s of its own.
 const PATIENCE: u32 = 40;
+/// Before a worker is asked again that makes the block for somebody else, which takes it 2 minutes at most.
+const MADE_PAUSE: Duration = Duration::from_secs(4);
 /// Looks at the workers for which a copy waits when one that it may go to does not answer.
 const WAITS: u32 = 15;
 /// Between two looks at the workers.
@@ -208,6 +210,9 @@ impl<'a> Dispatcher<'a> {
                 for copy in copies {
                     match failed.get(&copy.block.id) {
                         None => self.acknowledged(worker, &copy),
+                        Some(why) if is_being_made(why) && !self.may_go_elsewhere(&copy) => {
+                            self.ask_again(worker, copy, MADE_PAUSE, why);
+                        }
                         Some(why) => self.failed(worker, copy, why),
                     }
                 }
@@ -223,21 +228,24 @@ impl<'a> Dispatcher<'a> {
                 }
             }
             Err(Trouble::StillReading) => {
-                for mut copy in copies {
-                    copy.asked_again += 1;
-                    if copy.asked_again > PATIENCE {
-                        self.failed(
-                            worker,
-                            copy,
-                            "the worker reads it from the under file system for too long",
-                        );
-                    } else {
-                        self.running
-                            .push(sleep(PAUSE).map(move |()| Event::AskAgain { worker, copy }).boxed());
-                    }
-                }
+                let why = "the worker reads it from the under file system for too long";
+                copies.into_iter().for_each(|copy| self.ask_again(worker, copy, PAUSE, why));
             }
         }
+    }
+
+    /// The same worker, after `pause`. `why`: what is wrong when it has been asked too often.
+    fn ask_again(&mut self, worker: i64, mut copy: Copy, pause: Duration, why: &str) {
+        copy.asked_again += 1;
+        if copy.asked_again > PATIENCE {
+            return self.failed(worker, copy, why);
+        }
+        self.running.push(sleep(pause).map(move |()| Event::AskAgain { worker, copy }).boxed());
+    }
+
+    fn may_go_elsewhere(&mut self, copy: &Copy) -> bool {
+        let workers = self.files.workers(copy.file, copy.block.id);
+        workers.is_some_and(|workers| self.placement.another_than(workers))
     }
 
     fn acknowledged(&mut self, worker: i64, copy: &Copy) {
@@ -287,12 +295,19 @@ impl<'a> Dispatcher<'a> {
         self.running.push(workers.boxed());
     }
 
-    /// `None`: the master is silent, which says nothing about its workers.
+    /// `None`: the master is silent, which says nothing about its workers. Neither does one that has just started, and
+    /// does not know them yet: what they were asked they go on with, and a call that is cut off does harm.
     fn workers(&mut self, workers: Option<Vec<Worker>>) {
         let Some(mut workers) = workers else { return };
+        let known: Vec<i64> = workers.iter().map(|worker| worker.id).collect();
         workers.retain(gates::is_live);
         for worker in self.placement.set_live(&workers) {
-            self.abandon(worker);
+            if known.contains(&worker) {
+                self.abandon(worker);
+            } else {
+                self.placement.suspect(worker);
+                self.hand_on(worker);
+            }
         }
         for worker in &workers {
             let new = || Lane::new(&worker.address, worker.address.host.clone());
@@ -307,8 +322,15 @@ impl<'a> Dispatcher<'a> {
 
     /// What it was asked, and was going to be, is for others.
     fn abandon(&mut self, worker: i64) {
+        if let Some(lane) = self.lanes.get_mut(&worker) {
+            std::mem::take(&mut lane.alive).cancel();
+        }
+        self.hand_on(worker);
+    }
+
+    /// What it was going to be asked is for others.
+    fn hand_on(&mut self, worker: i64) {
         let Some(lane) = self.lanes.get_mut(&worker) else { return };
-        std::mem::take(&mut lane.alive).cancel();
         for copy in std::mem::take(&mut lane.queue) {
             self.placement.take_back(worker, copy.block.length);
             self.place(copy);

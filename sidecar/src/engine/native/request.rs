@@ -14,6 +14,10 @@ const SLOWEST: u64 = 1 << 20;
 /// Says a worker that goes on reading after 30 s (2.9.3): the block is there when it is done.
 const STILL_READING: &str = "Fail to finish cache request synchronously";
 
+/// Says a worker of a block that it makes at this moment for another call. Where that call was cut off while the worker
+/// told the master of the block, it goes on for 2 minutes, and fails (2.9.3).
+const BEING_MADE: &str = "is not available, because it already exists";
+
 /// What a worker is asked.
 #[derive(Debug, Clone)]
 pub(super) enum Request {
@@ -48,7 +52,9 @@ impl Request {
                 match failed {
                     Ok(failed) => Ok(failed
                         .into_iter()
-                        .filter(|failure| failure.code != Code::AlreadyExists)
+                        .filter(|failure| {
+                            failure.code != Code::AlreadyExists || is_being_made(&failure.message)
+                        })
                         .map(|failure| (failure.id, failure.message))
                         .collect()),
                     Err(error) => {
@@ -73,6 +79,11 @@ impl Request {
             Self::Cache { block, .. } => block.length,
         }
     }
+}
+
+/// By these words of a worker the block is neither there nor refused: somebody else's call makes it, or fails to.
+pub(super) fn is_being_made(words: &str) -> bool {
+    words.contains(BEING_MADE)
 }
 
 /// The worker's words about a block; or trouble that says nothing about it.
@@ -107,6 +118,12 @@ mod tests {
         assert_eq!(trouble(unsupported), Err(Trouble::Unsupported));
         let silent = Error::DeadlineExceeded { server: "w:1".into(), after: Duration::from_secs(1) };
         assert!(matches!(trouble(silent), Err(Trouble::Silent(_))));
+    }
+
+    #[test]
+    fn a_block_that_is_being_made_is_told_from_one_that_is_there() {
+        assert!(is_being_made("Temp blockId 503316480 is not available, because it already exists"));
+        assert!(!is_being_made("Temp blockId 503316480 is not available, because it is already committed"));
     }
 
     #[test]

@@ -8,16 +8,11 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use super::{
-    Runner, Stop,
-    attempt::{Attempt, Runs},
-    loading::Ran,
-    unreachable,
-};
+use super::{Runner, Stop, attempt::Attempt, loading::Ran, unreachable};
 use crate::{
     engine::native::{self, Done, Outcome, Wish, lengths},
     gates::{self, Shut},
-    job::{AlluxioPath, Count, Event},
+    job::{AlluxioPath, Count, Event, Job},
     manager::{sampler::Rate, verify},
     survey::Survey,
 };
@@ -64,7 +59,9 @@ impl Runner {
             Err(error) => (None, super::chain(&error)),
         };
         let mut ended = Instant::now();
-        let short = self.unless_stopped(self.short_blocks(client, &wish, outcome.as_ref(), ended)).await?;
+        let short = self
+            .unless_stopped(self.short_blocks(client, &wish, outcome.as_ref(), job.lengths_unproven, ended))
+            .await?;
         let mut causes = outcome.unwrap_or_default().causes;
         let shut = match short {
             Ok(short) => {
@@ -72,7 +69,7 @@ impl Runner {
                     ended = Instant::now();
                 }
                 causes.extend(short);
-                self.apply(Event::LengthsProven).await?;
+                self.lengths_are_proven().await?;
                 None
             }
             // They are proven when the gate is open again.
@@ -88,9 +85,12 @@ impl Runner {
         client: &Client,
         wish: &Wish,
         outcome: Option<&Outcome>,
+        unproven: bool,
         ended: Instant,
     ) -> Result<HashMap<String, String>, Error> {
         let add_up = match outcome {
+            // What an earlier run left unproven may not have been seen yet.
+            _ if unproven => false,
             Some(outcome) if !outcome.in_batches => true,
             Some(outcome) => {
                 let after = verify::proven_workers(client, Some(ended)).await?;
@@ -101,18 +101,47 @@ impl Runner {
         if add_up { Ok(HashMap::new()) } else { sweep(client, &wish.path).await }
     }
 
-    /// The same after a restart, which left it undone.
-    pub(super) async fn prove_lengths(&self, runs: &mut Runs) -> Result<Result<(), Shut>, Stop> {
-        let swept = self.unless_stopped(async {
+    /// Removes what a run that was cut short has left too short. Gives the files.
+    pub(super) async fn clear_short_blocks(&self) -> Result<Result<HashMap<String, String>, Shut>, Stop> {
+        self.unless_stopped(async {
             let client = self.client().await?;
             sweep(client, &self.live.path).await.map_err(|error| unreachable(&error))
-        });
-        match swept.await? {
-            Ok(short) if short.is_empty() => {}
-            Ok(_) => runs.ended = Some(Instant::now()),
-            Err(shut) => return Ok(Err(shut)),
+        })
+        .await
+    }
+
+    /// Loads below, above or of the same path that ended before their blocks were proven left them to us.
+    pub(super) async fn doubt_lengths(&self) -> Result<(), Stop> {
+        let unproven = self.unproven_before().await;
+        if unproven.is_empty() { Ok(()) } else { self.apply(Event::LengthsDoubted).await }
+    }
+
+    /// Our blocks are proven, and with them those of loads that ended before they could.
+    pub(super) async fn lengths_are_proven(&self) -> Result<(), Stop> {
+        self.apply(Event::LengthsProven).await?;
+        for mut job in self.unproven_before().await {
+            if self.live.path.contains(job.spec.path.as_str()) {
+                job.lengths_unproven = false;
+                if let Err(error) = self.manager.0.store.update(job).await {
+                    // They are proven once more by the next load.
+                    tracing::debug!(%error, "an older load keeps its doubt");
+                }
+            }
         }
-        self.apply(Event::LengthsProven).await.map(Ok)
+        Ok(())
+    }
+
+    async fn unproven_before(&self) -> Vec<Job> {
+        match self.manager.0.store.ended_unproven().await {
+            Ok(mut jobs) => {
+                jobs.retain(|job| job.spec.path.overlaps(&self.live.path));
+                jobs
+            }
+            Err(error) => {
+                tracing::warn!(%error, "it is not known whether older loads left blocks unproven");
+                Vec::new()
+            }
+        }
     }
 
     /// Until dropped.
@@ -135,8 +164,8 @@ impl Runner {
     }
 }
 
+/// The master lists what a worker holds after its next heartbeat.
 async fn sweep(client: &Client, path: &AlluxioPath) -> Result<HashMap<String, String>, Error> {
-    let mut workers = client.workers().await?;
-    workers.retain(gates::is_live);
+    let workers = verify::proven_workers(client, Some(Instant::now())).await?;
     lengths::sweep(client, path, &workers).await
 }
