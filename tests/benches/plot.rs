@@ -61,16 +61,16 @@ pub(crate) fn timeline(title: &str, unit: &str, curves: &[(&str, &[(f64, f64)])]
     chart.finish()
 }
 
-/// Two sides of a comparison, each a row of dots with its median.
-pub(crate) fn dots(title: &str, unit: &str, rows: &[(String, Vec<f64>)]) -> String {
-    let most = rows.iter().flat_map(|(_, values)| values.iter().copied()).fold(0.0, f64::max) * 1.1;
+/// Sides of a comparison, each a row of dots with its median; the number picks a colour.
+pub(crate) fn dots(title: &str, unit: &str, rows: &[(String, usize, Vec<f64>)]) -> String {
+    let most = rows.iter().flat_map(|(.., values)| values.iter().copied()).fold(0.0, f64::max) * 1.1;
     let height = HEIGHT.max(TOP + BOTTOM + ROW * rows.len() as f64);
     let mut chart = Chart::high(height, title, ("", unit), most, (0.0, rows.len() as f64));
     for x in round_steps(most, 8) {
         chart.tick_x(x, &plain(x));
     }
-    for (index, (name, values)) in rows.iter().enumerate() {
-        chart.row(index, name, values);
+    for (index, (name, colour, values)) in rows.iter().enumerate() {
+        chart.row(index, name, COLOURS[colour % COLOURS.len()], values);
     }
     chart.finish()
 }
@@ -207,8 +207,7 @@ impl Chart {
         self.legend += 56.0 + 7.2 * name.chars().count() as f64;
     }
 
-    fn row(&mut self, index: usize, name: &str, values: &[f64]) {
-        let colour = COLOURS[index % 2];
+    fn row(&mut self, index: usize, name: &str, colour: &str, values: &[f64]) {
         let y = self.y(self.range.1 - index as f64 - 0.62);
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
