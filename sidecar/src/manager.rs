@@ -15,6 +15,7 @@ mod monitor;
 mod reverify;
 mod runner;
 mod sampler;
+mod schedule;
 mod stall;
 mod verify;
 mod watch;
@@ -38,6 +39,7 @@ use self::{
     loads::Loads,
     reverify::Checks,
     runner::{Runner, Stop},
+    schedule::Schedule,
 };
 use crate::{
     alluxio::Alluxio,
@@ -94,6 +96,7 @@ struct Inner {
     /// LOADED jobs with a watcher that follows them.
     followed: Shared<HashMap<LoadId, tokio::sync::watch::Sender<Arc<Job>>>>,
     checks: Checks,
+    schedule: Schedule,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
@@ -154,6 +157,7 @@ impl Manager {
             live: Shared::default(),
             followed: Shared::default(),
             checks: Checks::default(),
+            schedule: Schedule::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
@@ -171,7 +175,7 @@ impl Manager {
         }
         manager.admit();
         inner.tasks.spawn(monitor::keep(manager.clone()));
-        inner.tasks.spawn(reverify::keep(manager.clone()));
+        inner.tasks.spawn(schedule::keep(manager.clone()));
         // Asking `alluxio getConf` takes a JVM's start; the first load should not wait for it.
         let (alluxio, stopping) = (Arc::clone(&inner.alluxio), inner.stopping.clone());
         inner.tasks.spawn(async move {
@@ -284,7 +288,7 @@ impl Manager {
         match self.0.store.delete(id).await? {
             Deleted::Yes => {
                 self.0.followed.with(|followed| followed.remove(id));
-                self.0.checks.forget(id);
+                self.0.schedule.forget(id);
                 Ok(())
             }
             Deleted::NotFound => Err(self.not_found(id)),
@@ -380,7 +384,7 @@ impl Manager {
                 manager.bury(&ended).await;
             }
             if !ended.job().state.is_live() {
-                manager.0.checks.schedule(&ended.job());
+                manager.0.schedule.note(&ended.job());
                 manager.0.live.with(|live| live.remove(&ended));
                 manager.admit();
             }

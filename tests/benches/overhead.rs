@@ -82,8 +82,8 @@ fn report(found: &[Sides; SHAPES.len()]) -> Section {
             Spread::of(sides.sidecar.iter().copied()).to_string(),
             Spread::of(on_top).to_string(),
         ]);
-        dots.push((format!("{name}, by hand"), sides.by_hand.clone()));
-        dots.push((format!("{name}, sidecar"), sides.sidecar.clone()));
+        dots.push((format!("{name}, by hand"), 0, sides.by_hand.clone()));
+        dots.push((format!("{name}, sidecar"), 1, sides.sidecar.clone()));
     }
     section.table(["data", "by hand, s", "sidecar, s", "on top, s"], &rows);
     let title = "From the command to cached: dots are runs, lines medians";

@@ -5,6 +5,8 @@ use std::fmt::Write;
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 400.0;
+/// Least of a row of dots with its words.
+const ROW: f64 = 42.0;
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 24.0;
 const TOP: f64 = 84.0;
@@ -59,15 +61,16 @@ pub(crate) fn timeline(title: &str, unit: &str, curves: &[(&str, &[(f64, f64)])]
     chart.finish()
 }
 
-/// Two sides of a comparison, each a row of dots with its median.
-pub(crate) fn dots(title: &str, unit: &str, rows: &[(String, Vec<f64>)]) -> String {
-    let most = rows.iter().flat_map(|(_, values)| values.iter().copied()).fold(0.0, f64::max) * 1.1;
-    let mut chart = Chart::new(title, "", unit, most, (0.0, rows.len() as f64));
+/// Sides of a comparison, each a row of dots with its median; the number picks a colour.
+pub(crate) fn dots(title: &str, unit: &str, rows: &[(String, usize, Vec<f64>)]) -> String {
+    let most = rows.iter().flat_map(|(.., values)| values.iter().copied()).fold(0.0, f64::max) * 1.1;
+    let height = HEIGHT.max(TOP + BOTTOM + ROW * rows.len() as f64);
+    let mut chart = Chart::high(height, title, ("", unit), most, (0.0, rows.len() as f64));
     for x in round_steps(most, 8) {
         chart.tick_x(x, &plain(x));
     }
-    for (index, (name, values)) in rows.iter().enumerate() {
-        chart.row(index, name, values);
+    for (index, (name, colour, values)) in rows.iter().enumerate() {
+        chart.row(index, name, COLOURS[colour % COLOURS.len()], values);
     }
     chart.finish()
 }
@@ -115,14 +118,19 @@ struct Chart {
     curves: usize,
     end: f64,
     range: (f64, f64),
+    height: f64,
 }
 
 impl Chart {
     fn new(title: &str, unit: &str, below: &str, end: f64, range: (f64, f64)) -> Self {
+        Self::high(HEIGHT, title, (unit, below), end, range)
+    }
+
+    fn high(height: f64, title: &str, (unit, below): (&str, &str), end: f64, range: (f64, f64)) -> Self {
         let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
              font-family=\"system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif\" font-size=\"13\" fill=\"#333\">\n\
-             <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"8\" fill=\"#fff\"/>\n"
+             <rect width=\"{WIDTH}\" height=\"{height}\" rx=\"8\" fill=\"#fff\"/>\n"
         );
         let mut text = |x: f64, y: f64, anchor: &str, more: &str, words: &str| {
             let _ = writeln!(
@@ -131,9 +139,9 @@ impl Chart {
             );
         };
         text(20.0, 30.0, "start", " font-size=\"17\" font-weight=\"600\"", title);
-        text((LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 14.0, "middle", " fill=\"#666\"", below);
+        text((LEFT + WIDTH - RIGHT) / 2.0, height - 14.0, "middle", " fill=\"#666\"", below);
         text(LEFT - 10.0, TOP - 12.0, "end", " fill=\"#666\"", unit);
-        Self { svg, legend: 20.0, curves: 0, end, range }
+        Self { svg, legend: 20.0, curves: 0, end, range, height }
     }
 
     fn x(&self, value: f64) -> f64 {
@@ -142,7 +150,7 @@ impl Chart {
 
     fn y(&self, value: f64) -> f64 {
         let (low, high) = self.range;
-        HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / (high - low)
+        self.height - BOTTOM - (self.height - TOP - BOTTOM) * (value - low) / (high - low)
     }
 
     fn line(&mut self, from: (f64, f64), to: (f64, f64), style: &str) {
@@ -157,8 +165,8 @@ impl Chart {
 
     fn tick_x(&mut self, value: f64, words: &str) {
         let x = self.x(value);
-        self.line((x, TOP), (x, HEIGHT - BOTTOM), "stroke=\"#e4e4e4\"");
-        self.text((x, HEIGHT - BOTTOM + 18.0), "text-anchor=\"middle\"", words);
+        self.line((x, TOP), (x, self.height - BOTTOM), "stroke=\"#e4e4e4\"");
+        self.text((x, self.height - BOTTOM + 18.0), "text-anchor=\"middle\"", words);
     }
 
     /// A value outside the range is left out.
@@ -199,8 +207,7 @@ impl Chart {
         self.legend += 56.0 + 7.2 * name.chars().count() as f64;
     }
 
-    fn row(&mut self, index: usize, name: &str, values: &[f64]) {
-        let colour = COLOURS[index % 2];
+    fn row(&mut self, index: usize, name: &str, colour: &str, values: &[f64]) {
         let y = self.y(self.range.1 - index as f64 - 0.62);
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);

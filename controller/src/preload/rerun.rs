@@ -96,7 +96,7 @@ fn evicted(observed: &Observed<'_>, load: &Load, id: &str, message: &str) -> Cau
     }
     let pause = failure::delay(evictions - 2, id);
     let message =
-        format!("{message}; for the {evictions}th time, so it is loaded again in {} s", pause.as_secs());
+        format!("{message}; {evictions} times in a row, so it is loaded again in {} s", pause.as_secs());
     // Out of the range of timestamps is now.
     Cause { message, not_before: observed.now.checked_add(pause).ok(), ..cause }
 }

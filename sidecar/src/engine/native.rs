@@ -64,8 +64,10 @@ pub struct Outcome {
     pub causes: HashMap<String, String>,
     /// Bytes that each worker acknowledged.
     pub acknowledged: BTreeMap<i64, u64>,
-    /// Some of them in batches: their lengths are not proven yet (see `lengths`).
+    /// Some blocks were asked for in batches: their lengths are not proven yet (see `lengths`).
     pub in_batches: bool,
+    /// Some requests were not answered, and may still be carried out.
+    pub unanswered: bool,
 }
 
 /// Loads what is missing below the path, and returns when every block was acknowledged or given up.

@@ -58,15 +58,15 @@ fn job() -> Job {
 /// recorded and all others without. `.`: illegal;
 /// else the first two letters of the state that follows.
 const TABLE: &str = "
-    Queued    Wa . . . . . . Fa Qu Ca . Qu . Qu . . . Qu
-    Waiting   . Wa Li . . . . Fa Wa Ca . Wa . Wa . . . Wa
-    Listing   . Wa . Ve Lo . . Fa Li Ca . Wa . Li . . . Li
-    Loading   . . . . . Ve . Fa Lo Ca . Wa Lo Lo . . . Lo
-    Verifying . Wa . . Lo . LOADED Fa Ve Ca . Wa . Ve Ve . . Ve
-    Loaded    . . . . . . . . . . St . . . . LOADED St .
-    Failed    . . . . . . . . . . . . . . . . . .
-    Cancelled . . . . . . . . . . . . . . . . . .
-    Stale     . . . . . . . . . . . . . . . . . .
+    Queued    Wa . . . . . . Fa Qu Ca . Qu . Qu . . . Qu Qu
+    Waiting   . Wa Li . . . . Fa Wa Ca . Wa . Wa . . . Wa Wa
+    Listing   . Wa . Ve Lo . . Fa Li Ca . Wa . Li . . . Li Li
+    Loading   . . . . . Ve . Fa Lo Ca . Wa Lo Lo . . . Lo Lo
+    Verifying . Wa . . Lo . LOADED Fa Ve Ca . Wa . Ve Ve . . Ve Ve
+    Loaded    . . . . . . . . . . St . . . . LOADED St . .
+    Failed    . . . . . . . . . . . . . . . . . . .
+    Cancelled . . . . . . . . . . . . . . . . . . .
+    Stale     . . . . . . . . . . . . . . . . . . .
 ";
 
 #[test]

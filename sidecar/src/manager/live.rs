@@ -129,7 +129,7 @@ impl Live {
     fn note(&self, count: &Count) {
         self.seen.store(count.bytes_cached, Ordering::Relaxed);
         if count.cached_exact {
-            self.missing.store(count.bytes_total - count.bytes_cached, Ordering::Relaxed);
+            self.missing.store(count.bytes_total.saturating_sub(count.bytes_cached), Ordering::Relaxed);
         }
     }
 

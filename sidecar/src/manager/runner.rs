@@ -121,8 +121,11 @@ impl Runner {
         loop {
             let cluster = self.wait_for_gates(need, engine, shut.take()).await?;
             self.apply(Event::GatesOpened { cluster }).await?;
-            if self.job().attempt == 0 {
-                self.doubt_lengths().await?;
+            if self.job().attempt == 0
+                && let Err(closed) = self.doubt_lengths().await?
+            {
+                shut = Some(closed);
+                continue;
             }
             if self.job().lengths_unproven {
                 match self.clear_short_blocks().await? {

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(3600);
 /// Between two looks at the memory.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Of the plot.
+const POINTS: usize = 600;
 /// Folders whose metadata are loaded at once.
 const AT_ONCE: usize = 4;
 /// MB that the sidecar should stay below.
@@ -208,7 +210,9 @@ fn report(found: &[Found], failed: Option<String>) -> Section {
     section.bars(&[("peak memory below 64 MB", format!("{} MB", number(peak)), peak < BAR)]);
     if let Some(last) = found.last() {
         let title = format!("Memory of the sidecar while it loads {} files", thousands(last.tree.count()));
-        section.plot(&title, plot::timeline(&title, "MB", &[("resident", &last.cold.memory)], BAR));
+        let every = last.cold.memory.len().div_ceil(POINTS).max(1);
+        let curve: Vec<_> = last.cold.memory.iter().copied().step_by(every).collect();
+        section.plot(&title, plot::timeline(&title, "MB", &[("resident", &curve)], BAR));
     }
     section
 }

@@ -46,7 +46,7 @@ pub(super) fn section(name: &'static str, title: &str, pairs: usize, found: &[Fo
                 balance(runs),
             ]);
             let seconds = runs.iter().map(|run| run.seconds).collect();
-            dots.push((format!("{}: {}", case.name, side.name()), seconds));
+            dots.push((format!("{}: {}", case.name, side.name()), *side as usize, seconds));
         }
     }
     section.table(["data", "by", "s", "times NATIVE", "blocks at the wish", "balance"], &rows);

@@ -46,6 +46,8 @@ const PATIENCE: u32 = 40;
 const MADE_PAUSE: Duration = Duration::from_secs(4);
 /// Looks at the workers for which a copy waits when one that it may go to does not answer.
 const WAITS: u32 = 15;
+/// Without any live worker for so long a load ends, and what is missing waits at a gate.
+const DARK: Duration = Duration::from_secs(30);
 /// Between two looks at the workers.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -57,6 +59,10 @@ pub(super) struct Dispatcher<'a> {
     lanes: BTreeMap<i64, Lane>,
     throttle: Throttle,
     throttled: bool,
+    /// Who was served last, so that the next is served first when bandwidth is short.
+    served: Option<i64>,
+    /// Since when no worker has been live.
+    dark_since: Option<Instant>,
     /// The workers know the Load RPC.
     batches: bool,
     running: FuturesUnordered<BoxFuture<'a, Event>>,
@@ -94,6 +100,8 @@ impl<'a> Dispatcher<'a> {
             lanes: lanes.map(|(worker, source)| (worker.id, Lane::new(&worker.address, source))).collect(),
             throttle: Throttle::new(wish.max_bytes_per_second),
             throttled: false,
+            served: None,
+            dark_since: None,
             batches: true,
             running: FuturesUnordered::new(),
             files: OpenFiles::default(),
@@ -107,8 +115,13 @@ impl<'a> Dispatcher<'a> {
         let mut more = true;
         while more || self.files.copies() > 0 {
             self.send();
+            if self.dark_since.is_some_and(|since| since.elapsed() > DARK) {
+                tracing::warn!("no worker is live; the load is left to verification");
+                break;
+            }
+            let takes_up = more && self.dark_since.is_none() && self.files.copies() < MOST_OPEN;
             tokio::select! {
-                file = files.recv(), if more && self.files.copies() < MOST_OPEN => match file {
+                file = files.recv(), if takes_up => match file {
                     Some(file) => self.take_up(file),
                     None => more = false,
                 },
@@ -139,11 +152,12 @@ impl<'a> Dispatcher<'a> {
         match self.placement.place(copy.block.length, workers) {
             Some(worker) => {
                 workers.push(worker);
-                if let Some(lane) = self.lanes.get_mut(&worker) {
-                    lane.queue.push_back(copy);
+                match self.lanes.get_mut(&worker) {
+                    Some(lane) => lane.queue.push_back(copy),
+                    None => self.give_up(&copy, "the worker that was to hold it is not known"),
                 }
             }
-            None if self.placement.has_suspects() && copy.waits < WAITS => {
+            None if self.placement.may_improve() && copy.waits < WAITS => {
                 copy.waits += 1;
                 self.running.push(sleep(LOOK_EVERY).map(|()| Event::Again(copy)).boxed());
             }
@@ -154,8 +168,13 @@ impl<'a> Dispatcher<'a> {
     /// Sends what may be sent now.
     fn send(&mut self) {
         let now = Instant::now();
-        for (&worker, lane) in &mut self.lanes {
-            while let Some(batch) = lane.has_work(self.batches) {
+        let after = self.served.map_or(i64::MIN, |served| served.saturating_add(1));
+        let turn: Vec<i64> =
+            self.lanes.range(after..).chain(self.lanes.range(..after)).map(|(id, _)| *id).collect();
+        for worker in turn {
+            while let Some(lane) = self.lanes.get_mut(&worker)
+                && let Some(batch) = lane.has_work(self.batches)
+            {
                 if let Some(opens) = self.throttle.opens(now) {
                     if !std::mem::replace(&mut self.throttled, true) {
                         let opened = tokio::time::sleep_until(opens.into()).map(|()| Event::ThrottleOpened);
@@ -165,14 +184,17 @@ impl<'a> Dispatcher<'a> {
                 }
                 let (request, copies) = lane.next_request(batch);
                 let bytes = request.bytes();
-                self.throttle.pass(bytes, now);
+                // One that is asked for again was paid for.
+                if copies.iter().all(|copy| copy.asked_again == 0) {
+                    self.throttle.pass(bytes, now);
+                }
                 self.outcome.in_batches |= batch;
                 lane.requests += 1;
                 lane.bytes += bytes;
                 let (client, address, alive) = (self.client, lane.address.clone(), lane.alive.clone());
                 let answered = async move {
                     let answer = tokio::select! {
-                        () = alive.cancelled() => Err(Trouble::Silent("the worker fell silent".to_owned())),
+                        () = alive.cancelled() => Err(Trouble::CutOff),
                         answer = request.send(client, &address) => answer,
                     };
                     Event::Answered { worker, copies, bytes, answer }
@@ -217,9 +239,19 @@ impl<'a> Dispatcher<'a> {
                     }
                 }
             }
+            Err(Trouble::CutOff) => {
+                self.outcome.unanswered = true;
+                copies.into_iter().for_each(|copy| self.hand_over(worker, copy));
+            }
             Err(Trouble::Silent(why)) => {
+                self.outcome.unanswered = true;
                 self.suspect(worker);
                 copies.into_iter().for_each(|copy| self.failed(worker, copy, &why));
+            }
+            Err(Trouble::Unsupported) if !self.batches => {
+                copies
+                    .into_iter()
+                    .for_each(|copy| self.failed(worker, copy, "the worker cannot be asked for it"));
             }
             Err(Trouble::Unsupported) => {
                 self.batches = false;
@@ -301,6 +333,11 @@ impl<'a> Dispatcher<'a> {
         let Some(mut workers) = workers else { return };
         let known: Vec<i64> = workers.iter().map(|worker| worker.id).collect();
         workers.retain(gates::is_live);
+        // Before anything is handed on, which may be to a new one.
+        for worker in &workers {
+            let new = || Lane::new(&worker.address, worker.address.host.clone());
+            self.lanes.entry(worker.id).or_insert_with(new);
+        }
         for worker in self.placement.set_live(&workers) {
             if known.contains(&worker) {
                 self.abandon(worker);
@@ -309,14 +346,19 @@ impl<'a> Dispatcher<'a> {
                 self.hand_on(worker);
             }
         }
-        for worker in &workers {
-            let new = || Lane::new(&worker.address, worker.address.host.clone());
-            self.lanes.entry(worker.id).or_insert_with(new);
-        }
+        self.note_dark();
+    }
+
+    fn note_dark(&mut self) {
+        self.dark_since = match self.placement.any_live() {
+            true => None,
+            false => self.dark_since.or_else(|| Some(Instant::now())),
+        };
     }
 
     fn suspect(&mut self, worker: i64) {
         self.placement.suspect(worker);
+        self.note_dark();
         self.abandon(worker);
     }
 
@@ -332,8 +374,20 @@ impl<'a> Dispatcher<'a> {
     fn hand_on(&mut self, worker: i64) {
         let Some(lane) = self.lanes.get_mut(&worker) else { return };
         for copy in std::mem::take(&mut lane.queue) {
-            self.placement.take_back(worker, copy.block.length);
-            self.place(copy);
+            self.hand_over(worker, copy);
         }
+    }
+
+    /// Not a failure of the copy: `worker` may get it again.
+    fn hand_over(&mut self, worker: i64, mut copy: Copy) {
+        self.placement.take_back(worker, copy.block.length);
+        copy.handed_over += 1;
+        if copy.handed_over > PATIENCE {
+            return self.give_up(&copy, "its workers fell silent again and again");
+        }
+        if let Some(workers) = self.files.workers(copy.file, copy.block.id) {
+            workers.retain(|other| *other != worker);
+        }
+        self.place(copy);
     }
 }

@@ -40,11 +40,12 @@ pub(super) struct Copy {
     pub(super) tries: u32,
     pub(super) asked_again: u32,
     pub(super) waits: u32,
+    pub(super) handed_over: u32,
 }
 
 impl Copy {
     pub(super) fn new(file: u64, block: UfsBlock) -> Self {
-        Self { file, block, tries: 0, asked_again: 0, waits: 0 }
+        Self { file, block, tries: 0, asked_again: 0, waits: 0, handed_over: 0 }
     }
 }
 

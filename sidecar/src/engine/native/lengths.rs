@@ -15,6 +15,9 @@ use crate::{engine::MAX_CAUSES, job::AlluxioPath};
 
 /// Calls in flight.
 const ASKING: usize = 64;
+/// Times that a block is asked, since what is not whole is removed, and the pause before the next.
+const TRIES: u32 = 3;
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 /// For one round trip to a worker.
 const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -27,13 +30,18 @@ pub fn add_up(before: &[Worker], after: &[Worker], acknowledged: &BTreeMap<i64, 
     })
 }
 
-/// Asks every small block below `path` for its last byte. Gives the files of which blocks were too short, and why;
-/// those blocks are in the cache no longer.
-pub async fn sweep(
-    client: &Client,
-    path: &AlluxioPath,
-    workers: &[Worker],
-) -> Result<HashMap<String, String>, Error> {
+/// What a sweep found.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// Files of which blocks were too short, and why; those blocks are in the cache no longer.
+    pub short: HashMap<String, String>,
+    /// Copies of small blocks on workers that were not asked.
+    pub unasked: u64,
+}
+
+/// Asks every small block below `path` for its last byte, on each of `workers` that holds a copy.
+pub async fn sweep(client: &Client, path: &AlluxioPath, workers: &[Worker]) -> Result<Swept, Error> {
+    let mut unasked = 0;
     let addresses: HashMap<i64, &WorkerAddress> = workers.iter().map(|w| (w.id, &w.address)).collect();
     let mut short = HashMap::new();
     let mut note = |found: Result<Option<String>, Error>| {
@@ -48,9 +56,17 @@ pub async fn sweep(
     let mut asking = FuturesUnordered::new();
     let mut listing = client.list(path.as_str(), LoadMetadata::Never).await?;
     while let Some(file) = listing.next().await? {
+        // The native engine loads no others, and what is only in the cache must never be removed from it.
+        if !file.persisted || !file.completed {
+            continue;
+        }
         let small = file.blocks.iter().filter(|block| (1..=SMALL_BLOCK).contains(&block.length));
         for block in small {
-            for address in block.workers.iter().filter_map(|id| addresses.get(id).copied()) {
+            for id in &block.workers {
+                let Some(address) = addresses.get(id).copied() else {
+                    unasked += 1;
+                    continue;
+                };
                 if asking.len() == ASKING {
                     asking.next().await.map_or(Ok(()), &mut note)?;
                 }
@@ -61,7 +77,7 @@ pub async fn sweep(
     while let Some(found) = asking.next().await {
         note(found)?;
     }
-    Ok(short)
+    Ok(Swept { short, unasked })
 }
 
 /// `path` if the block is too short; it is removed then.
@@ -71,7 +87,15 @@ async fn ask(
     block: (i64, u64),
     path: String,
 ) -> Result<Option<String>, Error> {
-    match client.has_last_byte(worker, block, ANSWER_WITHIN).await {
+    let mut asked = client.has_last_byte(worker, block, ANSWER_WITHIN).await;
+    for _ in 1..TRIES {
+        if matches!(asked, Ok(true) | Err(Error::NotFound { .. })) {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+        asked = client.has_last_byte(worker, block, ANSWER_WITHIN).await;
+    }
+    match asked {
         // Evicted meanwhile: verification will see.
         Ok(true) | Err(Error::NotFound { .. }) => Ok(None),
         Ok(false) => {

@@ -115,10 +115,16 @@ impl Placement {
         self.workers.get(&worker).is_some_and(Share::is_live)
     }
 
-    /// Some worker did not answer, and it is not known yet whether it is gone.
     #[must_use]
-    pub(super) fn has_suspects(&self) -> bool {
-        self.workers.values().any(|share| share.standing == Standing::Suspect)
+    pub(super) fn any_live(&self) -> bool {
+        self.workers.values().any(Share::is_live)
+    }
+
+    /// Some worker did not answer, and it is not known yet whether it is gone; or none is live, as right after a
+    /// restart of the master.
+    #[must_use]
+    pub(super) fn may_improve(&self) -> bool {
+        self.workers.values().any(|share| share.standing == Standing::Suspect) || !self.any_live()
     }
 }
 
@@ -179,9 +185,9 @@ mod tests {
         assert_eq!(placement.place(10, &[1]), Some(2));
         assert_eq!(placement.place(10, &[1, 2]), None);
         placement.suspect(2);
-        assert_eq!((placement.place(10, &[1]), placement.has_suspects()), (None, true));
+        assert_eq!((placement.place(10, &[1]), placement.may_improve()), (None, true));
         assert!(placement.set_live(&workers).is_empty());
-        assert_eq!((placement.place(10, &[1]), placement.has_suspects()), (Some(2), false));
+        assert_eq!((placement.place(10, &[1]), placement.may_improve()), (Some(2), false));
     }
 
     #[test]

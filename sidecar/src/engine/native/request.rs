@@ -32,6 +32,8 @@ pub(super) enum Request {
 pub(super) enum Trouble {
     /// The worker did not answer, or not in time: others may.
     Silent(String),
+    /// It was not waited for: the worker has fallen silent. It may do what it was asked all the same.
+    CutOff,
     /// It does not know the call.
     Unsupported,
     /// It goes on, and is to be asked again.

@@ -23,6 +23,7 @@ const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Before the second native run of a load; each pause is four times as long as the one before.
 const NATIVE_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_NATIVE_PAUSE: Duration = Duration::from_secs(60);
 
 /// The runs of an engine since the sidecar started, for one load.
 #[derive(Debug, Default)]
@@ -45,7 +46,9 @@ impl Runs {
     pub(super) fn pause_before(&self, next: Attempt) -> Duration {
         match next.engine {
             EngineKind::DistributedLoad if self.refused > 0 => REFUSAL_PAUSE * 2_u32.pow(self.refused - 1),
-            EngineKind::Native if self.native > 0 => NATIVE_PAUSE * 4_u32.saturating_pow(self.native - 1),
+            EngineKind::Native if self.native > 0 => {
+                (NATIVE_PAUSE * 4_u32.saturating_pow((self.native - 1).min(8))).min(LONGEST_NATIVE_PAUSE)
+            }
             EngineKind::DistributedLoad | EngineKind::Native => Duration::ZERO,
         }
     }
@@ -151,6 +154,8 @@ impl Runner {
         let (engine, why) = match job.engine {
             // A repair that a restart cut short.
             Some(EngineKind::Native) if resumed && job.top_ups > 0 => (EngineKind::Native, Why::Repair),
+            // The reason that was given for the first run stays.
+            Some(EngineKind::Native) if resumed => (EngineKind::Native, Why::Asked),
             _ => self.choose().await?,
         };
         Ok(Some(Attempt { engine, why, repair: false, resumed }))
@@ -279,6 +284,6 @@ mod tests {
             let runs = Runs { native, ..Runs::default() };
             runs.pause_before(attempt(EngineKind::Native)).as_secs()
         };
-        assert_eq!([0, 1, 2, 3].map(native), [0, 1, 4, 16]);
+        assert_eq!([0, 1, 2, 3, 4, 99].map(native), [0, 1, 4, 16, 60, 60]);
     }
 }

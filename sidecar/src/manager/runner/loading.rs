@@ -15,7 +15,7 @@ use crate::{
     },
     gates::Shut,
     human::seconds,
-    job::{EngineKind, Event, Reason, Remnant},
+    job::{EngineChoice, EngineKind, Event, Reason, Remnant},
     manager::{sampler::Baseline, stall},
     survey::Survey,
 };
@@ -77,7 +77,9 @@ impl Runner {
             Exit::Killed(signal) => format!("signal {signal}"),
             Exit::Stopped => "stopped".to_owned(),
         });
-        if end.output.unknown_command || end.exit.could_not_start() {
+        // AUTO goes on natively.
+        let asked_for = job.spec.engine == EngineChoice::DistributedLoad;
+        if asked_for && (end.output.unknown_command || end.exit.could_not_start()) {
             return Err(Stop::Failed { reason: Reason::CommandMissing, message: end.complaint() });
         }
         let asked = self.unless_stopped(distributed_load::causes(client, &wish.path, remnant)).await?;

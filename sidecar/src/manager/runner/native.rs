@@ -10,15 +10,27 @@ use tokio::{
 
 use super::{Runner, Stop, attempt::Attempt, loading::Ran, unreachable};
 use crate::{
-    engine::native::{self, Done, Outcome, Wish, lengths},
+    engine::native::{
+        self, Done, Outcome, Wish,
+        lengths::{self, Swept},
+    },
     gates::{self, Shut},
-    job::{AlluxioPath, Count, Event, Job},
+    job::{AlluxioPath, Count, Event, Job, Reason},
     manager::{sampler::Rate, verify},
+    store::StoreError,
     survey::Survey,
 };
 
 /// Acknowledgements are published this often.
 const PUBLISH_EVERY: Duration = Duration::from_millis(500);
+
+/// Whether blocks are whole.
+struct Proof {
+    /// Files of which one was too short, and why.
+    short: HashMap<String, String>,
+    /// Nothing is left to look at.
+    done: bool,
+}
 
 impl Runner {
     /// Loads what is missing, and only that.
@@ -59,71 +71,86 @@ impl Runner {
             Err(error) => (None, super::chain(&error)),
         };
         let mut ended = Instant::now();
-        let short = self
-            .unless_stopped(self.short_blocks(client, &wish, outcome.as_ref(), job.lengths_unproven, ended))
-            .await?;
+        let proof = self.prove(client, &wish, outcome.as_ref(), job.lengths_unproven, ended);
+        let proof = self.unless_stopped(proof).await?;
         let mut causes = outcome.unwrap_or_default().causes;
-        let shut = match short {
-            Ok(short) => {
+        let shut = match proof {
+            Ok(Proof { short, done }) => {
                 if !short.is_empty() {
                     ended = Instant::now();
                 }
                 causes.extend(short);
-                self.lengths_are_proven().await?;
+                if done {
+                    self.lengths_are_proven().await?;
+                }
                 None
             }
             // They are proven when the gate is open again.
-            Err(error) => Some(unreachable(&error)),
+            Err(error) => Some(self.or_shut(error.into())?),
         };
         self.apply(Event::LoadingEnded { message: complaint }).await?;
         Ok(shut.map_or(Ok(Ran { refused: false, ended, causes }), Err))
     }
 
-    /// Makes sure that no block is shorter than its file says. Gives the files of which one was.
-    async fn short_blocks(
+    /// Makes sure that no block is shorter than its file says.
+    async fn prove(
         &self,
         client: &Client,
         wish: &Wish,
         outcome: Option<&Outcome>,
         unproven: bool,
         ended: Instant,
-    ) -> Result<HashMap<String, String>, Error> {
-        let add_up = match outcome {
-            // What an earlier run left unproven may not have been seen yet.
-            _ if unproven => false,
-            Some(outcome) if !outcome.in_batches => true,
-            Some(outcome) => {
+    ) -> Result<Proof, Error> {
+        let answered = outcome.filter(|outcome| !outcome.unanswered && !unproven);
+        if let Some(outcome) = answered {
+            let add_up = !outcome.in_batches || {
                 let after = verify::proven_workers(client, Some(ended)).await?;
                 lengths::add_up(&wish.workers, &after, &outcome.acknowledged)
+            };
+            if add_up {
+                return Ok(Proof { short: HashMap::new(), done: true });
             }
-            None => false,
-        };
-        if add_up { Ok(HashMap::new()) } else { sweep(client, &wish.path).await }
+        }
+        let Swept { short, unasked } = sweep(client, &wish.path).await?;
+        // What was not answered may come later: it is looked at again once everything is there.
+        Ok(Proof { short, done: unasked == 0 && answered.is_some() })
     }
 
-    /// Removes what a run that was cut short has left too short. Gives the files.
+    /// Removes what is too short. Gives the files, or what keeps it from being judged.
     pub(super) async fn clear_short_blocks(&self) -> Result<Result<HashMap<String, String>, Shut>, Stop> {
-        self.unless_stopped(async {
-            let client = self.client().await?;
-            sweep(client, &self.live.path).await.map_err(|error| unreachable(&error))
-        })
-        .await
+        let client = match self.unless_stopped(self.client()).await? {
+            Ok(client) => client,
+            Err(shut) => return Ok(Err(shut)),
+        };
+        match self.unless_stopped(sweep(client, &self.live.path)).await? {
+            Ok(Swept { short, unasked: 0 }) => Ok(Ok(short)),
+            Ok(Swept { short, .. }) if !short.is_empty() => Ok(Ok(short)),
+            Ok(Swept { unasked, .. }) => {
+                let message =
+                    format!("{unasked} blocks are on workers that do not answer, and not proven whole");
+                Ok(Err(Shut { reason: Reason::WorkersMissing, message }))
+            }
+            Err(error) => self.or_shut(error.into()).map(Err),
+        }
     }
 
     /// Loads below, above or of the same path that ended before their blocks were proven left them to us.
-    pub(super) async fn doubt_lengths(&self) -> Result<(), Stop> {
-        let unproven = self.unproven_before().await;
-        if unproven.is_empty() { Ok(()) } else { self.apply(Event::LengthsDoubted).await }
+    pub(super) async fn doubt_lengths(&self) -> Result<Result<(), Shut>, Stop> {
+        match self.unproven_before().await {
+            Ok(none) if none.is_empty() => Ok(Ok(())),
+            Ok(_) => self.apply(Event::LengthsDoubted).await.map(Ok),
+            Err(error) => Ok(Err(Shut { reason: Reason::Internal, message: error.to_string() })),
+        }
     }
 
     /// Our blocks are proven, and with them those of loads that ended before they could.
     pub(super) async fn lengths_are_proven(&self) -> Result<(), Stop> {
         self.apply(Event::LengthsProven).await?;
-        for mut job in self.unproven_before().await {
+        // Those that cannot be read now are proven once more by the next load.
+        for mut job in self.unproven_before().await.unwrap_or_default() {
             if self.live.path.contains(job.spec.path.as_str()) {
                 job.lengths_unproven = false;
                 if let Err(error) = self.manager.0.store.update(job).await {
-                    // They are proven once more by the next load.
                     tracing::debug!(%error, "an older load keeps its doubt");
                 }
             }
@@ -131,17 +158,10 @@ impl Runner {
         Ok(())
     }
 
-    async fn unproven_before(&self) -> Vec<Job> {
-        match self.manager.0.store.ended_unproven().await {
-            Ok(mut jobs) => {
-                jobs.retain(|job| job.spec.path.overlaps(&self.live.path));
-                jobs
-            }
-            Err(error) => {
-                tracing::warn!(%error, "it is not known whether older loads left blocks unproven");
-                Vec::new()
-            }
-        }
+    async fn unproven_before(&self) -> Result<Vec<Job>, StoreError> {
+        let mut jobs = self.manager.0.store.ended_unproven().await?;
+        jobs.retain(|job| job.spec.path.overlaps(&self.live.path));
+        Ok(jobs)
     }
 
     /// Until dropped.
@@ -153,8 +173,9 @@ impl Runner {
             ticks.tick().await;
             let Done { files, bytes } = *done.borrow();
             let mut count = Count {
-                files_cached: before.files_cached + files,
-                bytes_cached: before.bytes_cached + bytes,
+                // More may come than was missing: what left the cache since the listing, or was added.
+                files_cached: (before.files_cached + files).min(before.files_total),
+                bytes_cached: (before.bytes_cached + bytes).min(before.bytes_total),
                 cached_exact: true,
                 ..before
             };
@@ -165,7 +186,7 @@ impl Runner {
 }
 
 /// The master lists what a worker holds after its next heartbeat.
-async fn sweep(client: &Client, path: &AlluxioPath) -> Result<HashMap<String, String>, Error> {
+async fn sweep(client: &Client, path: &AlluxioPath) -> Result<Swept, Error> {
     let workers = verify::proven_workers(client, Some(Instant::now())).await?;
     lengths::sweep(client, path, &workers).await
 }

@@ -13,6 +13,9 @@ use preload_tests::{Cluster, Role};
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
+/// Blocks that are named where many are missing.
+const SHOWN: usize = 5;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Every block is there, on workers that live, and is what was to be loaded.
@@ -61,9 +64,11 @@ pub(crate) fn judge(
     if tree.copies_on(&lived)?.missing(replicas).is_empty() {
         return Ok(Verdict::DiedMeanwhile);
     }
-    let blocks: Vec<_> = copies.blocks().filter(|block| block.workers.len() < replicas).collect();
+    let lacking = || copies.blocks().filter(|block| block.workers.len() < replicas);
+    let some: Vec<_> = lacking().take(SHOWN).collect();
     Ok(Verdict::False(format!(
-        "{} of {files} files lack copies on the workers {alive:?}, such as {first}: {blocks:?}",
-        missing.len()
+        "{} of {files} files, {} blocks, lack copies on the workers {alive:?}, such as {first}, {some:?}",
+        missing.len(),
+        lacking().count()
     )))
 }
