@@ -47,6 +47,9 @@ pub struct Wish {
     pub workers: Vec<Worker>,
     /// Bytes of the path that each worker holds already.
     pub held: BTreeMap<i64, u64>,
+    /// An earlier run has asked for it already: a worker that says it has a block which the master does not know is not
+    /// believed.
+    pub insist: bool,
 }
 
 /// What the workers have acknowledged so far, beyond what was cached before. Bytes count every copy.

@@ -158,6 +158,30 @@ async fn loaded_jobs_of_other_clusters_are_found() {
     store.close().await;
 }
 
+#[tokio::test]
+async fn jobs_that_ended_unproven_are_found() {
+    let dir = tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let unproven = |name, state| {
+        let mut job = ended(queued(name), state, 1);
+        job.lengths_unproven = true;
+        // Text that looks like it is none.
+        job.message = "\"lengths_unproven\":false".to_owned();
+        job
+    };
+    let [cancelled, failed] = [("cancelled", State::Cancelled), ("failed", State::Failed)]
+        .map(|(name, state)| unproven(name, state));
+    let mut talks = ended(queued("talks"), State::Failed, 1);
+    talks.message = "\"lengths_unproven\":true".to_owned();
+    for job in [&cancelled, &failed, &talks, &unproven("live", State::Loading)] {
+        put(&store, job).await;
+    }
+    assert_eq!(store.ended_unproven().await.unwrap(), [cancelled.clone(), failed]);
+    store.update(Job { lengths_unproven: false, ..cancelled }).await.unwrap();
+    assert_eq!(store.ended_unproven().await.unwrap().len(), 1);
+    store.close().await;
+}
+
 fn failure(n: u64) -> Failure {
     Failure {
         path: format!("/data/{n}"),

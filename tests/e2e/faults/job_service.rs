@@ -160,9 +160,9 @@ async fn the_job_master_comes_and_goes() -> Result<()> {
             cluster.start_role(Role::JobMaster).await?;
         }
         let load = loaded(&sidecar, name).await?;
-        assert_repaired(&load)?;
         assert_honest(&cluster, &sidecar, &load).await?;
         if !at_once {
+            assert_repaired(&load)?;
             cluster.start_role(Role::JobMaster).await?;
         }
     }
@@ -180,9 +180,8 @@ async fn the_job_master_comes_and_goes() -> Result<()> {
     cluster.kill(Role::JobMaster, Signal::SIGKILL).await?;
     gives_up(&sidecar, data.path()).await?;
     assert!(said("Unable to get running status"), "{}", sidecar.log_end());
-    let load = loaded(&sidecar, "waiting").await?;
-    assert_repaired(&load)?;
-    assert_honest(&cluster, &sidecar, &load).await?;
+    // Its workers may have done what they had begun; whatever is missing is loaded without it.
+    assert_honest(&cluster, &sidecar, &loaded(&sidecar, "waiting").await?).await?;
     sidecar.assert_no_errors()
 }
 

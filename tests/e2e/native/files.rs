@@ -46,10 +46,12 @@ async fn a_file_that_is_only_in_the_cache() -> Result<()> {
     assert_eq!(failure.iter().map(|f| (f.path.as_str(), f.replicas_seen)).collect::<Vec<_>>(), [(&*path, 1)]);
     ensure!(failure[0].reason.contains(WHY), "{failure:?}");
 
-    // It is lost with its worker.
-    let holder = *copies.files[&path][0].workers.first().context("a worker")?;
-    cluster.kill(Role::Worker(holder), Signal::SIGKILL).await?;
-    cluster.start_role(Role::Worker(holder)).await?;
+    // A worker that starts again has the blocks that are on its disk.
+    let block = copies.files.get(&path).and_then(|blocks| blocks.first()).context("a block")?;
+    let holder = Role::Worker(*block.workers.first().context("a worker")?);
+    cluster.kill(holder, Signal::SIGKILL).await?;
+    fs::remove_file(cluster.worker_directory(holder).join(block.id.to_string()))?;
+    cluster.start_role(holder).await?;
     sidecar.start_load(natively("lost", data.path(), 1, |spec| spec.max_attempts = 1)?).await?;
     failed(&sidecar, "lost", Reason::Incomplete).await?;
     let failure = failures(&sidecar, "lost").await?;

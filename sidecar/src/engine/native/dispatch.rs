@@ -192,10 +192,11 @@ impl<'a> Dispatcher<'a> {
                 lane.requests += 1;
                 lane.bytes += bytes;
                 let (client, address, alive) = (self.client, lane.address.clone(), lane.alive.clone());
+                let insist = self.wish.insist;
                 let answered = async move {
                     let answer = tokio::select! {
                         () = alive.cancelled() => Err(Trouble::CutOff),
-                        answer = request.send(client, &address) => answer,
+                        answer = request.send(client, &address, insist) => answer,
                     };
                     Event::Answered { worker, copies, bytes, answer }
                 };

@@ -3,11 +3,14 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use alluxio_client::{Client, Error, UfsBlock, WorkerAddress};
+use alluxio_client::{BlockFailure, Client, Error, UfsBlock, WorkerAddress};
+use futures_util::future::join_all;
 use tonic::Code;
 
 /// For a request whatever its size, such as a worker in a long garbage collection.
 const SHORTEST_DEADLINE: Duration = Duration::from_secs(60);
+/// A worker waits 60 s for those who use a block: no removal may come after its end was not waited for.
+const REMOVED_WITHIN: Duration = Duration::from_secs(70);
 /// The slowest under file system that is waited for, in bytes a second.
 const SLOWEST: u64 = 1 << 20;
 
@@ -42,30 +45,33 @@ pub(super) enum Trouble {
 
 impl Request {
     /// Sends it; gives the blocks that failed by their ids, with the worker's words.
+    ///
+    /// A worker that was cut off while it told the master of a block holds it, and the master never hears of it (2.9.3).
+    /// `insist`: what the worker says it has, and the master does not know, is removed and loaded anew.
     pub(super) async fn send(
         &self,
         client: &Client,
         worker: &WorkerAddress,
+        insist: bool,
     ) -> Result<HashMap<i64, String>, Trouble> {
         match self {
             Self::Load(blocks) => {
-                let bytes = blocks.iter().map(|block| block.length).sum();
-                let failed = client.load_blocks(worker, blocks, deadline(bytes)).await;
-                match failed {
-                    Ok(failed) => Ok(failed
-                        .into_iter()
-                        .filter(|failure| {
-                            failure.code != Code::AlreadyExists || is_being_made(&failure.message)
-                        })
-                        .map(|failure| (failure.id, failure.message))
-                        .collect()),
-                    Err(error) => {
-                        let message = trouble(error)?;
-                        Ok(blocks.iter().map(|block| (block.id, message.clone())).collect())
-                    }
+                let (mut failed, there) = load(client, worker, blocks).await?;
+                if insist && !there.is_empty() {
+                    let known: Vec<_> =
+                        blocks.iter().filter(|block| there.contains(&block.id)).cloned().collect();
+                    failed.extend(remove(client, worker, &known).await);
+                    let gone: Vec<_> =
+                        known.into_iter().filter(|block| !failed.contains_key(&block.id)).collect();
+                    failed.extend(load(client, worker, &gone).await?.0);
                 }
+                Ok(failed)
             }
             Self::Cache { block, source } => {
+                if insist {
+                    // One that holds on to it makes it at this moment, and is waited for below.
+                    remove(client, worker, std::slice::from_ref(block)).await;
+                }
                 let source = (source.as_str(), worker.rpc_port);
                 match client.cache_block(worker, block, source, deadline(block.length)).await {
                     Ok(()) => Ok(HashMap::new()),
@@ -81,6 +87,47 @@ impl Request {
             Self::Cache { block, .. } => block.length,
         }
     }
+}
+
+/// The Load RPC: which blocks failed and why, and which were there already.
+async fn load(
+    client: &Client,
+    worker: &WorkerAddress,
+    blocks: &[UfsBlock],
+) -> Result<(HashMap<i64, String>, Vec<i64>), Trouble> {
+    if blocks.is_empty() {
+        return Ok((HashMap::new(), Vec::new()));
+    }
+    let bytes = blocks.iter().map(|block| block.length).sum();
+    let failures = match client.load_blocks(worker, blocks, deadline(bytes)).await {
+        Ok(failures) => failures,
+        Err(error) => {
+            let message = trouble(error)?;
+            return Ok((blocks.iter().map(|block| (block.id, message.clone())).collect(), Vec::new()));
+        }
+    };
+    let is_there =
+        |failure: &BlockFailure| failure.code == Code::AlreadyExists && !is_being_made(&failure.message);
+    let (there, failed): (Vec<_>, Vec<_>) = failures.into_iter().partition(is_there);
+    let failed = failed.into_iter().map(|failure| (failure.id, failure.message)).collect();
+    Ok((failed, there.into_iter().map(|failure| failure.id).collect()))
+}
+
+/// Takes the blocks out of the worker's cache; gives those that it holds on to.
+async fn remove(client: &Client, worker: &WorkerAddress, blocks: &[UfsBlock]) -> HashMap<i64, String> {
+    let removed = join_all(
+        blocks
+            .iter()
+            .map(|block| async { (block.id, client.remove_block(worker, block.id, REMOVED_WITHIN).await) }),
+    );
+    let held = removed.await.into_iter().filter_map(|(id, removed)| match removed {
+        Ok(()) | Err(Error::NotFound { .. }) => None,
+        Err(error) => Some((
+            id,
+            format!("the worker holds it unknown to the master, and does not let go of it: {error}"),
+        )),
+    });
+    held.collect()
 }
 
 /// By these words of a worker the block is neither there nor refused: somebody else's call makes it, or fails to.

@@ -56,6 +56,7 @@ impl Runner {
             max_bytes_per_second: job.spec.max_bytes_per_second,
             workers,
             held: survey.held.clone(),
+            insist: job.attempt > 0,
         };
         let done = watch::Sender::new(Done::default());
         let progress = self.tell_acknowledged(done.subscribe(), survey.count(true));
