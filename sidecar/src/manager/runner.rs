@@ -31,6 +31,7 @@ use super::{
     verify::{self, Verdict},
 };
 use crate::{
+    engine::native::lengths::Swept,
     gates::{self, Need, Shut},
     human::seconds,
     job::{EngineChoice, EngineKind, Event, FailureList, Job, Reason, State},
@@ -129,7 +130,8 @@ impl Runner {
             }
             if self.job().lengths_unproven {
                 match self.clear_short_blocks().await? {
-                    Ok(short) if short.is_empty() => {}
+                    // What is on silent workers is looked at again once everything is there.
+                    Ok(Swept { short, .. }) if short.is_empty() => {}
                     Ok(_) => runs.ended = Some(Instant::now()),
                     Err(closed) => {
                         shut = Some(closed);
@@ -200,10 +202,15 @@ impl Runner {
                     // What an earlier run had asked for may have come after the last look.
                     if self.job().lengths_unproven {
                         match self.clear_short_blocks().await? {
-                            Ok(none) if none.is_empty() => self.lengths_are_proven().await?,
-                            Ok(some) => {
+                            Ok(Swept { short: some, .. }) if !some.is_empty() => {
                                 (next, short, runs.ended) = (None, some, Some(Instant::now()));
                                 continue;
+                            }
+                            Ok(Swept { unproven: 0, .. }) => self.lengths_are_proven().await?,
+                            Ok(Swept { unproven, .. }) => {
+                                let message =
+                                    format!("workers of {unproven} blocks do not answer: not proven whole");
+                                return Ok(Some(Shut { reason: Reason::WorkersMissing, message }));
                             }
                             Err(shut) => return Ok(Some(shut)),
                         }

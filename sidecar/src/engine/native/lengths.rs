@@ -35,13 +35,19 @@ pub fn add_up(before: &[Worker], after: &[Worker], acknowledged: &BTreeMap<i64, 
 pub struct Swept {
     /// Files of which blocks were too short, and why; those blocks are in the cache no longer.
     pub short: HashMap<String, String>,
-    /// Copies of small blocks on workers that were not asked.
-    pub unasked: u64,
+    /// Small blocks with fewer copies than wished on the workers that were asked.
+    pub unproven: u64,
 }
 
 /// Asks every small block below `path` for its last byte, on each of `workers` that holds a copy.
-pub async fn sweep(client: &Client, path: &AlluxioPath, workers: &[Worker]) -> Result<Swept, Error> {
-    let mut unasked = 0;
+pub async fn sweep(
+    client: &Client,
+    path: &AlluxioPath,
+    replicas: u32,
+    workers: &[Worker],
+) -> Result<Swept, Error> {
+    let wished = usize::try_from(replicas).unwrap_or(usize::MAX);
+    let mut unproven = 0;
     let addresses: HashMap<i64, &WorkerAddress> = workers.iter().map(|w| (w.id, &w.address)).collect();
     let mut short = HashMap::new();
     let mut note = |found: Result<Option<String>, Error>| {
@@ -62,11 +68,9 @@ pub async fn sweep(client: &Client, path: &AlluxioPath, workers: &[Worker]) -> R
         }
         let small = file.blocks.iter().filter(|block| (1..=SMALL_BLOCK).contains(&block.length));
         for block in small {
-            for id in &block.workers {
-                let Some(address) = addresses.get(id).copied() else {
-                    unasked += 1;
-                    continue;
-                };
+            let holders: Vec<_> = block.workers.iter().filter_map(|id| addresses.get(id).copied()).collect();
+            unproven += u64::from(holders.len() < wished);
+            for address in holders {
                 if asking.len() == ASKING {
                     asking.next().await.map_or(Ok(()), &mut note)?;
                 }
@@ -77,7 +81,7 @@ pub async fn sweep(client: &Client, path: &AlluxioPath, workers: &[Worker]) -> R
     while let Some(found) = asking.next().await {
         note(found)?;
     }
-    Ok(Swept { short, unasked })
+    Ok(Swept { short, unproven })
 }
 
 /// `path` if the block is too short; it is removed then.

@@ -112,25 +112,20 @@ impl Runner {
                 return Ok(Proof { short: HashMap::new(), done: true });
             }
         }
-        let Swept { short, unasked } = sweep(client, &wish.path).await?;
+        let Swept { short, unproven } = sweep(client, &wish.path, wish.replicas).await?;
         // What was not answered may come later: it is looked at again once everything is there.
-        Ok(Proof { short, done: unasked == 0 && answered.is_some() })
+        Ok(Proof { short, done: unproven == 0 && answered.is_some() })
     }
 
-    /// Removes what is too short. Gives the files, or what keeps it from being judged.
-    pub(super) async fn clear_short_blocks(&self) -> Result<Result<HashMap<String, String>, Shut>, Stop> {
+    /// Removes what is too short.
+    pub(super) async fn clear_short_blocks(&self) -> Result<Result<Swept, Shut>, Stop> {
         let client = match self.unless_stopped(self.client()).await? {
             Ok(client) => client,
             Err(shut) => return Ok(Err(shut)),
         };
-        match self.unless_stopped(sweep(client, &self.live.path)).await? {
-            Ok(Swept { short, unasked: 0 }) => Ok(Ok(short)),
-            Ok(Swept { short, .. }) if !short.is_empty() => Ok(Ok(short)),
-            Ok(Swept { unasked, .. }) => {
-                let message =
-                    format!("{unasked} blocks are on workers that do not answer, and not proven whole");
-                Ok(Err(Shut { reason: Reason::WorkersMissing, message }))
-            }
+        let replicas = self.job().spec.replicas.get();
+        match self.unless_stopped(sweep(client, &self.live.path, replicas)).await? {
+            Ok(swept) => Ok(Ok(swept)),
             Err(error) => self.or_shut(error.into()).map(Err),
         }
     }
@@ -187,7 +182,7 @@ impl Runner {
 }
 
 /// The master lists what a worker holds after its next heartbeat.
-async fn sweep(client: &Client, path: &AlluxioPath) -> Result<Swept, Error> {
+async fn sweep(client: &Client, path: &AlluxioPath, replicas: u32) -> Result<Swept, Error> {
     let workers = verify::proven_workers(client, Some(Instant::now())).await?;
-    lengths::sweep(client, path, &workers).await
+    lengths::sweep(client, path, replicas, &workers).await
 }
