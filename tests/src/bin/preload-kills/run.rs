@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 
-/// distributedLoad alone may wait 135 s before its last attempt.
+/// Several attempts, each with a JVM, and a worker that comes back late.
 const LIMIT: Duration = Duration::from_secs(400);
 
 /// What was killed, and when.
