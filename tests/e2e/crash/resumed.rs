@@ -13,8 +13,11 @@ use std::os::unix::fs::MetadataExt;
 const KIB: u64 = 1024;
 const NO_ARGUMENTS: [&str; 0] = [];
 
+/// Inode, and seconds and nanoseconds of the last change.
+type FileIdentity = (u64, i64, i64);
+
 /// Each whole block on the disks by worker and id, and which file it is: one that is cached again is another.
-fn block_files(cluster: &Cluster, tree: &Tree<'_>) -> Result<BTreeMap<(usize, i64), (u64, i64, i64)>> {
+fn block_files(cluster: &Cluster, tree: &Tree<'_>) -> Result<BTreeMap<(usize, i64), FileIdentity>> {
     let mut found = BTreeMap::new();
     for block in tree.copies()?.blocks() {
         for worker in &block.workers {
