@@ -11,6 +11,8 @@ use tonic::Code;
 const SHORTEST_DEADLINE: Duration = Duration::from_secs(60);
 /// A worker waits 60 s for those who use a block: no removal may come after its end was not waited for.
 const REMOVED_WITHIN: Duration = Duration::from_secs(70);
+/// Two heartbeats of a worker (alluxio.worker.block.heartbeat.interval), and some.
+const HEARTBEATS: Duration = Duration::from_millis(2500);
 /// The slowest under file system that is waited for, in bytes a second.
 const SLOWEST: u64 = 1 << 20;
 
@@ -113,21 +115,31 @@ async fn load(
     Ok((failed, there.into_iter().map(|failure| failure.id).collect()))
 }
 
-/// Takes the blocks out of the worker's cache; gives those that it holds on to.
+/// Takes the blocks out of the worker's cache, and lets the master hear of it: what is cached again before the worker's
+/// heartbeat is taken for removed (2.9.3). Gives those that it holds on to.
 async fn remove(client: &Client, worker: &WorkerAddress, blocks: &[UfsBlock]) -> HashMap<i64, String> {
     let removed = join_all(
         blocks
             .iter()
             .map(|block| async { (block.id, client.remove_block(worker, block.id, REMOVED_WITHIN).await) }),
     );
-    let held = removed.await.into_iter().filter_map(|(id, removed)| match removed {
-        Ok(()) | Err(Error::NotFound { .. }) => None,
-        Err(error) => Some((
-            id,
-            format!("the worker holds it unknown to the master, and does not let go of it: {error}"),
-        )),
-    });
-    held.collect()
+    let mut held = HashMap::new();
+    let mut any = false;
+    for (id, removed) in removed.await {
+        match removed {
+            Ok(()) => any = true,
+            Err(Error::NotFound { .. }) => {}
+            Err(error) => {
+                let why =
+                    format!("the worker holds it unknown to the master, and does not let go of it: {error}");
+                held.insert(id, why);
+            }
+        }
+    }
+    if any {
+        tokio::time::sleep(HEARTBEATS).await;
+    }
+    held
 }
 
 /// By these words of a worker the block is neither there nor refused: somebody else's call makes it, or fails to.
