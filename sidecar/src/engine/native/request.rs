@@ -23,6 +23,9 @@ const STILL_READING: &str = "Fail to finish cache request synchronously";
 /// told the master of the block, it goes on for 2 minutes, and fails (2.9.3).
 const BEING_MADE: &str = "is not available, because it already exists";
 
+/// Says a worker of a block that it has.
+const COMMITTED: &str = "is not available, because it is already committed";
+
 /// What a worker is asked.
 #[derive(Debug, Clone)]
 pub(super) enum Request {
@@ -108,8 +111,7 @@ async fn load(
             return Ok((blocks.iter().map(|block| (block.id, message.clone())).collect(), Vec::new()));
         }
     };
-    let is_there =
-        |failure: &BlockFailure| failure.code == Code::AlreadyExists && !is_being_made(&failure.message);
+    let is_there = |failure: &BlockFailure| is_there(failure.code, &failure.message);
     let (there, failed): (Vec<_>, Vec<_>) = failures.into_iter().partition(is_there);
     let failed = failed.into_iter().map(|failure| (failure.id, failure.message)).collect();
     Ok((failed, there.into_iter().map(|failure| failure.id).collect()))
@@ -140,6 +142,12 @@ async fn remove(client: &Client, worker: &WorkerAddress, blocks: &[UfsBlock]) ->
         tokio::time::sleep(HEARTBEATS).await;
     }
     held
+}
+
+/// The worker has the block already, whether the master knows or not. It says so by the code or, where the block was
+/// committed while the call waited for it, by its words under another code (2.9.3).
+fn is_there(code: Code, words: &str) -> bool {
+    words.contains(COMMITTED) || (code == Code::AlreadyExists && !is_being_made(words))
 }
 
 /// By these words of a worker the block is neither there nor refused: somebody else's call makes it, or fails to.
@@ -184,7 +192,12 @@ mod tests {
     #[test]
     fn a_block_that_is_being_made_is_told_from_one_that_is_there() {
         assert!(is_being_made("Temp blockId 503316480 is not available, because it already exists"));
-        assert!(!is_being_made("Temp blockId 503316480 is not available, because it is already committed"));
+        let committed = "Temp blockId 503316480 is not available, because it is already committed";
+        assert!(!is_being_made(committed));
+        assert!(is_there(Code::AlreadyExists, committed) && is_there(Code::Unknown, committed));
+        assert!(is_there(Code::AlreadyExists, ""));
+        let making = "Temp blockId 503316480 is not available, because it already exists";
+        assert!(!is_there(Code::AlreadyExists, making) && !is_there(Code::Unknown, "gone"));
     }
 
     #[test]
