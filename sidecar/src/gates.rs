@@ -5,7 +5,7 @@ use std::time::Duration;
 use alluxio_client::Worker;
 
 use crate::{
-    human::bytes,
+    human::{bytes, chain},
     job::{Reason, Spec},
     survey::Survey,
 };
@@ -41,6 +41,12 @@ impl Need {
             bytes_total: survey.bytes_total,
         }
     }
+}
+
+/// A call to Alluxio gave no result.
+#[must_use]
+pub fn unreachable(error: &(dyn std::error::Error + 'static)) -> Shut {
+    Shut { reason: Reason::AlluxioUnreachable, message: chain(error) }
 }
 
 /// The master lists it as in service and heard from it lately.

@@ -1,4 +1,11 @@
-//! Figures in messages for people.
+//! Figures and errors in messages for people.
+
+/// An error and its causes in one line.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |e| e.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
 
 /// `1.5 GiB`; exact below 1 KiB.
 #[must_use]

@@ -26,7 +26,7 @@ use super::{
     verify::VerifyError,
 };
 use crate::{
-    gates::Shut,
+    gates::{Shut, unreachable},
     job::{Event, Job, LoadId, Reason, State},
 };
 
@@ -198,10 +198,4 @@ impl Manager {
         });
         Ok(job)
     }
-}
-
-fn unreachable(error: &(dyn std::error::Error + 'static)) -> Shut {
-    let causes = std::iter::successors(error.source(), |e| e.source());
-    let message = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
-    Shut { reason: Reason::AlluxioUnreachable, message }
 }

@@ -32,8 +32,8 @@ use super::{
 };
 use crate::{
     engine::native::lengths::Swept,
-    gates::{self, Need, Shut},
-    human::seconds,
+    gates::{self, Need, Shut, unreachable},
+    human::{chain, seconds},
     job::{EngineChoice, EngineKind, Event, FailureList, Job, Reason, State},
     survey::Survey,
 };
@@ -351,17 +351,7 @@ pub(super) fn live_ids(workers: &[Worker]) -> HashSet<i64> {
     workers.iter().filter(|w| gates::is_live(w)).map(|w| w.id).collect()
 }
 
-fn unreachable(error: &(dyn std::error::Error + 'static)) -> Shut {
-    Shut { reason: Reason::AlluxioUnreachable, message: chain(error) }
-}
-
 fn job_service_silent(error: &Error) -> Shut {
     let message = format!("the job service does not answer: {}", chain(error));
     Shut { reason: Reason::AlluxioUnreachable, message }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |e| e.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -168,10 +168,7 @@ impl<'a> Dispatcher<'a> {
     /// Sends what may be sent now.
     fn send(&mut self) {
         let now = Instant::now();
-        let after = self.served.map_or(i64::MIN, |served| served.saturating_add(1));
-        let turn: Vec<i64> =
-            self.lanes.range(after..).chain(self.lanes.range(..after)).map(|(id, _)| *id).collect();
-        for worker in turn {
+        for worker in turn(&self.lanes, self.served) {
             while let Some(lane) = self.lanes.get_mut(&worker)
                 && let Some(batch) = lane.has_work(self.batches)
             {
@@ -184,10 +181,10 @@ impl<'a> Dispatcher<'a> {
                 }
                 let (request, copies) = lane.next_request(batch);
                 let bytes = request.bytes();
-                // One that is asked for again was paid for.
-                if copies.iter().all(|copy| copy.asked_again == 0) {
-                    self.throttle.pass(bytes, now);
-                }
+                // Those that are asked for again were paid for.
+                let new = copies.iter().filter(|copy| copy.asked_again == 0);
+                self.throttle.pass(new.map(|copy| copy.block.length).sum(), now);
+                self.served = Some(worker);
                 self.outcome.in_batches |= batch;
                 lane.requests += 1;
                 lane.bytes += bytes;
@@ -390,5 +387,26 @@ impl<'a> Dispatcher<'a> {
             workers.retain(|other| *other != worker);
         }
         self.place(copy);
+    }
+}
+
+/// All workers, beginning with the one after `served`.
+fn turn<T>(lanes: &BTreeMap<i64, T>, served: Option<i64>) -> Vec<i64> {
+    let (first, second): (Vec<i64>, Vec<i64>) =
+        lanes.keys().partition(|id| served.is_none_or(|served| **id > served));
+    first.into_iter().chain(second).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_worker_has_its_turn() {
+        let lanes = BTreeMap::from([(-5, ()), (2, ()), (9, ())]);
+        assert_eq!(turn(&lanes, None), [-5, 2, 9]);
+        assert_eq!(turn(&lanes, Some(-5)), [2, 9, -5]);
+        assert_eq!(turn(&lanes, Some(2)), [9, -5, 2]);
+        assert_eq!(turn(&lanes, Some(9)), [-5, 2, 9]);
     }
 }
