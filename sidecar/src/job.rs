@@ -175,6 +175,7 @@ impl Job {
             Event::Admitted | Event::LoadingSkipped => self.say(None, String::new()),
             Event::GatesOpened { cluster } => {
                 self.cluster = cluster;
+                self.progress.begin_listing();
                 self.say(None, String::new());
             }
             Event::GateShut { reason, message } => {

@@ -1,7 +1,7 @@
 //! The native engine: no JVM, no job service, every block placed and proven.
 
 mod files;
-mod stumps;
+pub(crate) mod stumps;
 
 use crate::outcome::{loaded, loadings, shown, visited, wish};
 use crate::support::status_of;
@@ -17,7 +17,7 @@ const KIB: u64 = 1024;
 const NO_ARGUMENTS: [&str; 0] = [];
 
 /// StartLoad by the native engine.
-fn natively(
+pub(crate) fn natively(
     id: &str,
     path: &str,
     replicas: u32,

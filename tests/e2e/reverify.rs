@@ -31,9 +31,9 @@ async fn refused(sidecar: &Sidecar<'_>, id: &str, code: Code, reason: &str) -> R
     Ok(status)
 }
 
-/// VerifyLoad until an answer is given; as long as none can be, the load stays LOADED. For half a minute after a
+/// VerifyLoad until an answer is given; as long as none can be, the load stays LOADED. For a minute after a
 /// master has begun nothing is proven to be gone.
-async fn judged(sidecar: &Sidecar<'_>, id: &str) -> Result<Load> {
+pub(crate) async fn judged(sidecar: &Sidecar<'_>, id: &str) -> Result<Load> {
     wait::until(&format!("a verdict on {id}"), PATIENCE, async || {
         let status = match verify(sidecar, id).await {
             Ok(load) => return Ok(Some(load)),
@@ -63,7 +63,7 @@ async fn later(sidecar: &Sidecar<'_>, id: &str, before: &Load) -> Result<Load> {
 }
 
 /// STALE because exactly these files of `size` bytes are gone, of `total`.
-async fn assert_evicted(
+pub(crate) async fn assert_evicted(
     sidecar: &Sidecar<'_>,
     stale: &Load,
     paths: &[String],

@@ -1,6 +1,9 @@
 //! Alluxios that differ from the default one: without the command, without authentication, without a launcher.
 
+use crate::native::{natively, stumps};
 use crate::outcome::{assert_honest, begin_with, failed, half_way, loaded, loadings, shown};
+use crate::reverify::{assert_evicted, judged};
+use crate::support::free;
 use alluxio_preload_api::v1::load::Reason;
 use alluxio_preload_api::v1::load_spec::Engine;
 use anyhow::{Result, ensure};
@@ -79,6 +82,41 @@ async fn without_distributed_load_a_worker_is_killed_half_way() -> Result<()> {
         cluster.start_role(Role::Worker(2)).await?;
         assert_honest(&cluster, &sidecar, &loaded(&sidecar, &id).await?).await?;
     }
+    sidecar.assert_no_errors()
+}
+
+/// What rests on the words and the accounting of the workers.
+#[tokio::test]
+async fn without_distributed_load_cuts_kills_and_evictions_are_seen() -> Result<()> {
+    let cluster = Cluster::start(without_the_command()).await?;
+    let mut sidecar = Sidecar::start(&cluster, &NO_ARGUMENTS).await?;
+    let (data, tree, bad) = stumps::data(&cluster, "cut", 60).await?;
+    sidecar.start_load(natively("cut", data.path(), 1, |spec| spec.max_attempts = 1)?).await?;
+    stumps::assert_named(&cluster, &sidecar, "cut", &tree, &bad).await?;
+
+    let data = cluster.data("killed")?;
+    data.files(2500, 16 * KIB)?;
+    data.below("large")?.files(4, 20 * MIB)?;
+    let tree = cluster.oracle().tree(data.path()).await?;
+    begin_with(&sidecar, Engine::Native, "killed", data.path(), 2).await?;
+    half_way(&sidecar, "killed", &tree, 2).await?;
+    sidecar.kill9().await?;
+    sidecar.restart().await?;
+    let load = loaded(&sidecar, "killed").await?;
+    assert_eq!((load.engine(), load.attempt), (Engine::Native, 1), "{}", shown(&load));
+    cluster.oracle().assert_loaded(data.path(), 2).await?;
+
+    let data = cluster.data("evicted")?;
+    data.files(20, 9000)?;
+    begin_with(&sidecar, Engine::Unspecified, "evicted", data.path(), 1).await?;
+    loaded(&sidecar, "evicted").await?;
+    let gone = ["f00003", "f00007"].map(|name| format!("{}/{name}", data.path()));
+    free(&cluster, &gone).await?;
+    let stale = judged(&sidecar, "evicted").await?;
+    assert_evicted(&sidecar, &stale, &gone, 9000, 20).await?;
+    begin_with(&sidecar, Engine::Unspecified, "again", data.path(), 1).await?;
+    loaded(&sidecar, "again").await?;
+    cluster.oracle().assert_loaded(data.path(), 1).await?;
     sidecar.assert_no_errors()
 }
 

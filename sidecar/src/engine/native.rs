@@ -47,6 +47,8 @@ pub struct Wish {
     pub workers: Vec<Worker>,
     /// Bytes of the path that each worker holds already.
     pub held: BTreeMap<i64, u64>,
+    /// A full worker may make room by evicting what others have cached.
+    pub evicts: bool,
     /// An earlier run has asked for it already: a worker that says it has a block which the master does not know is not
     /// believed.
     pub insist: bool,

@@ -62,6 +62,11 @@ impl Progress {
         self.count.bytes_failed = 0;
     }
 
+    /// What was listed before may have changed.
+    pub(super) fn begin_listing(&mut self) {
+        self.count.totals_exact = false;
+    }
+
     /// Replaces the figures by an exact count: the end of a listing or a verification, where truth beats
     /// continuity.
     pub fn reset(&mut self, exact: Count) {

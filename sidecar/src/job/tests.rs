@@ -177,6 +177,10 @@ fn a_listing_is_no_waiting_unless_it_failed() {
         job.advance(Count { totals_exact, ..Count::default() }, at(390));
         job.apply(shut(), at(390)).unwrap();
         assert_eq!(job.wait_left(at(400)), Duration::from_secs(left));
+        // What goes wrong before the next listing has come to its end is waiting.
+        job.apply(opened(), at(400)).unwrap();
+        job.apply(shut(), at(490)).unwrap();
+        assert_eq!(job.wait_left(at(500)), Duration::from_secs(left - 100));
     }
 }
 

@@ -5,8 +5,8 @@
 //! - Silence proves nothing. A worker that is silent, or does not answer, may come back with its blocks: what hangs on
 //!   it is neither in place nor gone. One that the master has lost, or has not heard of for [`LOST_AFTER`], is gone, and
 //!   its blocks with it.
-//! - A master that is new knows of no block before the workers have registered, so for [`SETTLED_AFTER`] it proves
-//!   nothing to be gone.
+//! - A master that is new knows of no block before the workers have registered, so for as long it proves nothing to be
+//!   gone.
 //!
 //! Files that were deleted are no longer asked for, and those that somebody is writing not yet.
 
@@ -24,11 +24,9 @@ use crate::{
     survey::Survey,
 };
 
-/// A worker that restarts in place is back within this. Shorter than the five minutes after which the master gives a
-/// worker up (alluxio.master.worker.timeout).
+/// A worker that restarts in place, or has to register with a new master, is back within this. Shorter than the five
+/// minutes after which the master gives a worker up (alluxio.master.worker.timeout).
 const LOST_AFTER: Duration = Duration::from_secs(60);
-/// Workers register with a new master within seconds; those with millions of blocks take longer.
-const SETTLED_AFTER: Duration = Duration::from_secs(30);
 
 /// What a look found.
 #[derive(Debug)]
@@ -164,13 +162,13 @@ fn doubtful(listed: &[Worker], proven: &[Worker]) -> Vec<(i64, String)> {
 fn unsettled(master: &MasterInfo, proven: &[Worker], now: Timestamp) -> Option<String> {
     let up =
         |since_ms: i64| Duration::from_millis(u64::try_from(now.as_millisecond() - since_ms).unwrap_or(0));
-    if up(master.start_time_ms) < SETTLED_AFTER {
+    if up(master.start_time_ms) < LOST_AFTER {
         let up = up(master.start_time_ms).as_secs();
         return Some(format!("the alluxio master is up since {up} s; workers may still have to register"));
     }
     // A master that took over has been up for long, and knows its workers since then.
     let longest = proven.iter().map(|worker| up(worker.start_time_ms)).max()?;
-    (longest < SETTLED_AFTER).then(|| {
+    (longest < LOST_AFTER).then(|| {
         format!("no worker is registered for longer than {} s; others may follow", longest.as_secs())
     })
 }
@@ -258,10 +256,10 @@ mod tests {
         let since = |seconds: i64| now.as_millisecond() - seconds * 1000;
         let master = |up| MasterInfo { start_time_ms: since(up), ..MasterInfo::default() };
         let known = |up| Worker { start_time_ms: since(up), ..worker(1, 0) };
-        assert!(unsettled(&master(29), &[known(100)], now).unwrap().contains("up since 29 s"));
+        assert!(unsettled(&master(59), &[known(100)], now).unwrap().contains("up since 59 s"));
         assert!(unsettled(&master(-5), &[], now).is_some(), "a clock ahead of ours is no proof");
-        assert_eq!(unsettled(&master(31), &[known(31), known(2)], now), None);
-        assert!(unsettled(&master(500), &[known(2), known(29)], now).unwrap().contains("29 s"), "took over");
+        assert_eq!(unsettled(&master(61), &[known(61), known(2)], now), None);
+        assert!(unsettled(&master(500), &[known(2), known(59)], now).unwrap().contains("59 s"), "took over");
         assert_eq!(unsettled(&master(500), &[], now), None, "all workers are lost");
     }
 

@@ -203,6 +203,8 @@ impl Runner {
                     if self.job().lengths_unproven {
                         match self.clear_short_blocks().await? {
                             Ok(Swept { short: some, .. }) if !some.is_empty() => {
+                                // The next verification counts its failures by a sequence number of its own.
+                                self.apply(Event::LengthsDoubted).await?;
                                 (next, short, runs.ended) = (None, some, Some(Instant::now()));
                                 continue;
                             }
@@ -222,7 +224,7 @@ impl Runner {
                 Verdict::Missing(found, failures) => {
                     let again = match next {
                         Some(refused) if runs.are_refused() => Some(refused.again()),
-                        _ => attempt::next_attempt(&self.job()),
+                        _ => self.next_attempt().await?,
                     };
                     let pause = again.map_or(Duration::ZERO, |again| runs.pause_before(again));
                     self.missing(&found, failures, again, pause).await?;

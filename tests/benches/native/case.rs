@@ -1,7 +1,8 @@
 //! One shape of data at one replication: every side in turns.
 
+use super::profile::Profile;
 use super::scene::{Scene, load_metadata};
-use super::side::{self, Side};
+use super::side::{self, Done, Side};
 use super::tree::{Base, Tree};
 use crate::Bench;
 use anyhow::{Context, Result, ensure};
@@ -15,6 +16,8 @@ pub(super) struct Case {
     pub(super) replicas: usize,
     /// Nobody has listed the files before the clock starts.
     pub(super) cold: bool,
+    /// Times that NATIVE should be faster than distributedLoad.
+    pub(super) faster: Option<f64>,
 }
 
 /// What came of it.
@@ -35,6 +38,8 @@ pub(super) struct Run {
     pub(super) balance: Option<f64>,
     /// What it said of itself, unless all is well.
     pub(super) said: String,
+    /// Of NATIVE.
+    pub(super) profile: Option<Profile>,
 }
 
 impl Run {
@@ -95,19 +100,20 @@ impl Case {
             let seen = load_metadata(&scene.client(), data.path()).await?;
             ensure!(seen == self.tree.count(), "the master sees {seen} of {} files", self.tree.count());
         }
-        let (seconds, said) = side::run(side, scene, sidecar, &data, self.replicas).await?;
+        let done = side::run(side, scene, sidecar, &data, self.replicas).await?;
         if !side.caches() {
             std::fs::remove_dir_all(data.ufs()).context("remove the data")?;
             let blocks = self.tree.count();
-            return Ok(Run { seconds, blocks, at_wish: blocks, balance: None, said });
+            let Done { seconds, said, profile } = done;
+            return Ok(Run { seconds, blocks, at_wish: blocks, balance: None, said, profile });
         }
-        let run = self.count(scene, &data, seconds, said).await?;
+        let run = self.count(scene, &data, done).await?;
         scene.clear(&data).await?;
         Ok(run)
     }
 
     /// On the workers' disks.
-    async fn count(&self, scene: &Scene, data: &Data, seconds: f64, said: String) -> Result<Run> {
+    async fn count(&self, scene: &Scene, data: &Data, done: Done) -> Result<Run> {
         let copies = scene.cluster().oracle().copies(data.path()).await?;
         ensure!(copies.files.len() == self.tree.count(), "Alluxio lists {} files", copies.files.len());
         let mut workers: BTreeMap<usize, u64> =
@@ -120,11 +126,12 @@ impl Case {
         let most = workers.values().copied().max().unwrap_or_default() as f64;
         let mean = workers.values().sum::<u64>() as f64 / workers.len() as f64;
         Ok(Run {
-            seconds,
+            seconds: done.seconds,
             blocks: copies.blocks().count(),
             at_wish: copies.blocks().filter(|block| block.workers.len() >= self.replicas).count(),
             balance: (self.replicas == 1 && mean > 0.0).then_some(most / mean),
-            said,
+            said: done.said,
+            profile: done.profile,
         })
     }
 }

@@ -129,12 +129,13 @@ async fn load(bench: &Bench, cluster: &Cluster, data: &Data, tree: Tree, what: &
     let (before, alluxio_before) = (cpu_of(pid)?, alluxio()?);
     let mut memory = Vec::new();
     let begun = Instant::now();
-    let (seconds, ended) = tokio::select! {
+    let ended = tokio::select! {
         ended = native(&sidecar, what, data.path(), 1, LIMIT) => ended?,
         error = look(pid, begun, &mut memory) => return Err(error),
     };
-    ensure!(ended.state() == State::Loaded, "{}; {}", words(&ended), sidecar.log_end());
-    let total = ended.progress.map_or(0, |progress| progress.files_total);
+    let (seconds, load) = (ended.seconds, ended.load);
+    ensure!(load.state() == State::Loaded, "{}; {}", words(&load), sidecar.log_end());
+    let total = load.progress.map_or(0, |progress| progress.files_total);
     ensure!(total == tree.count() as u64, "LOADED speaks of {total} files");
     let run = Run {
         seconds,

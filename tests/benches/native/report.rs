@@ -1,10 +1,15 @@
 //! The table and the plot of one shape of data.
 
 use super::case::{Found, Run};
+use super::profile::Profile;
 use super::side::Side;
 use crate::document::Section;
 use crate::plot;
+use preload_tests::MIB;
 use preload_tests::stats::Spread;
+
+/// Bytes that a file may have and be one block.
+const BLOCK: u64 = 64 * MIB;
 
 pub(super) fn section(name: &'static str, title: &str, pairs: usize, found: &[Found]) -> Section {
     let mut section = Section::new(name, title);
@@ -29,10 +34,6 @@ pub(super) fn section(name: &'static str, title: &str, pairs: usize, found: &[Fo
     let mut rows = Vec::new();
     let mut dots = Vec::new();
     for Found { case, sides } in found {
-        let of = |wanted: Side| {
-            let runs = sides.iter().find(|(side, _)| *side == wanted).map(|(_, runs)| runs.as_slice());
-            runs.unwrap_or_default()
-        };
         for (side, runs) in sides {
             rows.push([
                 case.name.clone(),
@@ -40,7 +41,7 @@ pub(super) fn section(name: &'static str, title: &str, pairs: usize, found: &[Fo
                 Spread::of(runs.iter().map(|run| run.seconds)).to_string(),
                 match side {
                     Side::Native => String::new(),
-                    _ => ratio(runs, of(Side::Native)),
+                    _ => ratios(runs, runs_of(sides, Side::Native)).to_string(),
                 },
                 whole(*side, runs),
                 balance(runs),
@@ -63,14 +64,86 @@ pub(super) fn section(name: &'static str, title: &str, pairs: usize, found: &[Fo
             }
         }
     }
+    bars(&mut section, found);
+    profile(&mut section, found);
     let title = "Until the data are there: dots are runs, lines medians";
     section.plot(title, plot::dots(title, "seconds", &dots));
     section
 }
 
+fn runs_of(sides: &[(Side, Vec<Run>)], wanted: Side) -> &[Run] {
+    sides.iter().find(|(side, _)| *side == wanted).map_or(&[], |(_, runs)| runs.as_slice())
+}
+
 /// Of the runs of one round, which found the machine alike.
-fn ratio(runs: &[Run], native: &[Run]) -> String {
-    Spread::of(runs.iter().zip(native).map(|(run, native)| run.seconds / native.seconds)).to_string()
+fn ratios(runs: &[Run], native: &[Run]) -> Spread {
+    Spread::of(runs.iter().zip(native).map(|(run, native)| run.seconds / native.seconds))
+}
+
+/// Speed, that all is there, and, where blocks are equal, how even.
+fn bars(section: &mut Section, found: &[Found]) {
+    let mut rows = Vec::new();
+    for Found { case, sides } in found {
+        let native = runs_of(sides, Side::Native);
+        if let Some(faster) = case.faster {
+            let times = ratios(runs_of(sides, Side::DistributedLoad), native);
+            rows.push((
+                format!("{}: {faster} times faster than distributedLoad", case.name),
+                times.to_string(),
+                times.median >= faster,
+            ));
+        }
+        let whole = native.iter().filter(|run| run.is_whole()).count();
+        rows.push((
+            format!("{}: every block at the wish in every run", case.name),
+            format!("{whole} of {} runs", native.len()),
+            whole == native.len(),
+        ));
+        let balance = Spread::of(native.iter().filter_map(|run| run.balance));
+        if case.replicas == 1 && case.tree.size < BLOCK {
+            rows.push((
+                format!("{}: balance below 1.05", case.name),
+                balance.to_string(),
+                balance.most < 1.05,
+            ));
+        }
+    }
+    let rows: Vec<_> = rows.iter().map(|(bar, figure, met)| (bar.as_str(), figure.clone(), *met)).collect();
+    section.bars(&rows);
+}
+
+/// Where the time of NATIVE goes.
+fn profile(section: &mut Section, found: &[Found]) {
+    let mut rows = Vec::new();
+    for Found { case, sides } in found {
+        let runs: Vec<_> =
+            runs_of(sides, Side::Native).iter().filter_map(|run| run.profile.as_ref()).collect();
+        let of =
+            |figure: fn(&Profile) -> f64| Spread::of(runs.iter().map(|profile| figure(profile))).to_string();
+        rows.push([
+            case.name.clone(),
+            of(|profile| profile.waiting),
+            of(|profile| profile.loading),
+            of(|profile| profile.verifying),
+            of(|profile| profile.cpu.workers),
+            of(|profile| profile.cpu.master),
+            of(|profile| profile.cpu.sidecar),
+        ]);
+    }
+    section
+        .paragraph("Where the time of NATIVE goes, in seconds: listing and counting come before LOADING; CPU is user and system time, of all cores.");
+    section.table(
+        [
+            "data",
+            "until LOADING",
+            "LOADING",
+            "VERIFYING",
+            "CPU of the workers",
+            "of the master",
+            "of the sidecar",
+        ],
+        &rows,
+    );
 }
 
 fn whole(side: Side, runs: &[Run]) -> String {

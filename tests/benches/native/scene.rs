@@ -50,7 +50,8 @@ impl Scene {
         let warm_up = async || {
             let files = bench.size(500, 20);
             for tree in [Tree::new(2, files, 16_000), Tree::new(1, 2, 80_000_000)] {
-                let case = Case { name: format!("warm-up, {tree}"), tree, replicas: 1, cold: false };
+                let case =
+                    Case { name: format!("warm-up, {tree}"), tree, replicas: 1, cold: false, faster: None };
                 case.run(bench, self, 1).await?;
             }
             Ok(())

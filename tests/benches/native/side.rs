@@ -1,5 +1,6 @@
 //! Who loads: engine NATIVE through a sidecar, what Alluxio has for people, and cp.
 
+use super::profile::{Profile, Profiled};
 use super::scene::Scene;
 use alluxio_preload_api::client::is_terminal;
 use alluxio_preload_api::v1::load_spec::Engine;
@@ -39,31 +40,65 @@ impl Side {
     }
 }
 
-/// Does it; the seconds that it took, and what is to be said of it.
+/// What came of one run.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) seconds: f64,
+    /// What is to be said of it, unless all is well.
+    pub(super) said: String,
+    /// Of NATIVE.
+    pub(super) profile: Option<Profile>,
+}
+
+impl Done {
+    /// Just now, and all is well.
+    fn whole(begun: Instant) -> Self {
+        Self { seconds: begun.elapsed().as_secs_f64(), said: String::new(), profile: None }
+    }
+}
+
+/// One load by a sidecar.
+#[derive(Debug)]
+pub(super) struct Watched {
+    /// From before StartLoad to the message of WatchLoad that says how it ended.
+    pub(super) seconds: f64,
+    /// Of them, until it was LOADING and VERIFYING first.
+    pub(super) loading: Option<f64>,
+    pub(super) verifying: Option<f64>,
+    pub(super) load: Load,
+}
+
+/// Does it.
 pub(super) async fn run(
     side: Side,
     scene: &Scene,
     sidecar: &Sidecar<'_>,
     data: &Data,
     replicas: usize,
-) -> Result<(f64, String)> {
+) -> Result<Done> {
     match side {
         Side::Native => {
             let id = data.path().trim_start_matches('/');
-            let (seconds, load) = native(sidecar, id, data.path(), replicas, LIMIT).await?;
-            let said = if load.state() == State::Loaded { String::new() } else { words(&load) };
-            Ok((seconds, said))
+            let profiled = Profiled::begin(scene.cluster(), sidecar)?;
+            let watched = native(sidecar, id, data.path(), replicas, LIMIT).await?;
+            let profile = profiled.end(scene.cluster(), &watched)?;
+            let load = &watched.load;
+            let said = if load.state() == State::Loaded { String::new() } else { words(load) };
+            Ok(Done { seconds: watched.seconds, said, profile: Some(profile) })
         }
         Side::DistributedLoad => {
             let copies = replicas.to_string();
             let begun = Instant::now();
-            scene.alluxio(&["fs", "distributedLoad", "--replication", &copies, data.path()]).await?;
-            Ok((begun.elapsed().as_secs_f64(), String::new()))
+            let arguments = ["fs", "distributedLoad", "--replication", &copies, data.path()];
+            let ended = scene.alluxio(&arguments).await;
+            // That it fails now and then is a figure, too.
+            let said = ended.err().map_or_else(String::new, |error| error.to_string());
+            Ok(Done { said, ..Done::whole(begun) })
         }
         Side::Load => {
             let begun = Instant::now();
             let said = by_load(scene, data.path()).await?;
-            Ok((begun.elapsed().as_secs_f64(), said))
+            Ok(Done { said, ..Done::whole(begun) })
         }
         Side::Copy => copy(scene, data, replicas, r#"cp -r "$1" "$2"/copy"#).await,
         Side::ParallelCopy => {
@@ -73,14 +108,14 @@ pub(super) async fn run(
     }
 }
 
-/// From before StartLoad to the message of WatchLoad that says how it ended.
+/// Starts a load and watches it to its end.
 pub(super) async fn native(
     sidecar: &Sidecar<'_>,
     id: &str,
     path: &str,
     replicas: usize,
     limit: Duration,
-) -> Result<(f64, Load)> {
+) -> Result<Watched> {
     let mut request = load(id, path, u32::try_from(replicas)?);
     if let Some(spec) = &mut request.spec {
         spec.set_engine(Engine::Native);
@@ -91,10 +126,16 @@ pub(super) async fn native(
         client.start_load(request).await.context("StartLoad")?;
         let request = WatchLoadRequest { load_id: id.to_owned(), ..WatchLoadRequest::default() };
         let mut stream = client.watch_load(request).await.context("WatchLoad")?.into_inner();
-        let mut last = None;
+        let (mut loading, mut verifying, mut last) = (None, None, None);
         while let Some(load) = stream.message().await.context("WatchLoad")? {
-            if is_terminal(load.state(), false) {
-                return Ok((begun.elapsed().as_secs_f64(), load));
+            let seconds = begun.elapsed().as_secs_f64();
+            match load.state() {
+                State::Loading => _ = loading.get_or_insert(seconds),
+                State::Verifying => _ = verifying.get_or_insert(seconds),
+                state if is_terminal(state, false) => {
+                    return Ok(Watched { seconds, loading, verifying, load });
+                }
+                _ => {}
             }
             last = Some(load);
         }
@@ -127,7 +168,7 @@ async fn by_load(scene: &Scene, path: &str) -> Result<String> {
 }
 
 /// As often as there are copies, one after the other.
-async fn copy(scene: &Scene, data: &Data, replicas: usize, script: &str) -> Result<(f64, String)> {
+async fn copy(scene: &Scene, data: &Data, replicas: usize, script: &str) -> Result<Done> {
     let sandbox = scene.cluster().sandbox();
     let folders = (0..replicas)
         .map(|_| sandbox.memory_folder(&format!("copy-{}", sandbox.number())))
@@ -136,7 +177,7 @@ async fn copy(scene: &Scene, data: &Data, replicas: usize, script: &str) -> Resu
     for folder in &folders {
         scene.shell(script, &[data.ufs(), folder]).await?;
     }
-    let seconds = begun.elapsed().as_secs_f64();
+    let done = Done::whole(begun);
     let wanted = files(data.ufs())?;
     for folder in &folders {
         let copied = files(folder)?;
@@ -145,7 +186,7 @@ async fn copy(scene: &Scene, data: &Data, replicas: usize, script: &str) -> Resu
         }
         fs::remove_dir_all(folder).context("remove the copy")?;
     }
-    Ok((seconds, String::new()))
+    Ok(done)
 }
 
 /// How many, and their bytes.

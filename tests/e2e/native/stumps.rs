@@ -33,7 +33,11 @@ pub(super) fn assert_none(cluster: &Cluster, tree: &Tree<'_>) -> Result<()> {
 }
 
 /// Small files that Alluxio knows, of which two have been cut since. They are the first to be loaded.
-async fn data<'a>(cluster: &'a Cluster, name: &str, files: usize) -> Result<(Data, Tree<'a>, Vec<String>)> {
+pub(crate) async fn data<'a>(
+    cluster: &'a Cluster,
+    name: &str,
+    files: usize,
+) -> Result<(Data, Tree<'a>, Vec<String>)> {
     let data = cluster.data(name)?;
     data.files(files, 16 * KIB)?;
     let tree = cluster.oracle().tree(data.path()).await?;
@@ -45,7 +49,7 @@ async fn data<'a>(cluster: &'a Cluster, name: &str, files: usize) -> Result<(Dat
 }
 
 /// The load fails, names these files alone, and leaves nothing too short.
-async fn assert_named(
+pub(crate) async fn assert_named(
     cluster: &Cluster,
     sidecar: &Sidecar<'_>,
     id: &str,

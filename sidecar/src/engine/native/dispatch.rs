@@ -25,8 +25,8 @@ use super::{
     backlog::MissingFile,
     lane::{Copy, Lane},
     open_files::OpenFiles,
-    placement::Placement,
-    request::{Trouble, is_being_made},
+    placement::{LOOKS, Placement},
+    request::{Insist, Trouble, is_being_made},
     source,
     throttle::Throttle,
 };
@@ -44,8 +44,6 @@ const PAUSE: Duration = Duration::from_millis(250);
 const PATIENCE: u32 = 40;
 /// Before a worker is asked again that makes the block for somebody else, which takes it 2 minutes at most.
 const MADE_PAUSE: Duration = Duration::from_secs(4);
-/// Looks at the workers for which a copy waits when one that it may go to does not answer.
-const WAITS: u32 = 15;
 /// Without any live worker for so long a load ends, and what is missing waits at a gate.
 const DARK: Duration = Duration::from_secs(30);
 /// Between two looks at the workers.
@@ -73,6 +71,7 @@ pub(super) struct Dispatcher<'a> {
 enum Event {
     Answered {
         worker: i64,
+        batch: bool,
         copies: Vec<Copy>,
         bytes: u64,
         answer: Result<HashMap<i64, String>, Trouble>,
@@ -96,7 +95,7 @@ impl<'a> Dispatcher<'a> {
             client,
             wish,
             done,
-            placement: Placement::new(&wish.workers, &wish.held),
+            placement: Placement::new(&wish.workers, &wish.held, wish.evicts),
             lanes: lanes.map(|(worker, source)| (worker.id, Lane::new(&worker.address, source))).collect(),
             throttle: Throttle::new(wish.max_bytes_per_second),
             throttled: false,
@@ -117,6 +116,7 @@ impl<'a> Dispatcher<'a> {
             self.send();
             if self.dark_since.is_some_and(|since| since.elapsed() > DARK) {
                 tracing::warn!("no worker is live; the load is left to verification");
+                self.outcome.unanswered = true;
                 break;
             }
             let takes_up = more && self.dark_since.is_none() && self.files.copies() < MOST_OPEN;
@@ -157,9 +157,12 @@ impl<'a> Dispatcher<'a> {
                     None => self.give_up(&copy, "the worker that was to hold it is not known"),
                 }
             }
-            None if self.placement.may_improve() && copy.waits < WAITS => {
+            None if self.placement.may_improve() && copy.waits < LOOKS => {
                 copy.waits += 1;
                 self.running.push(sleep(LOOK_EVERY).map(|()| Event::Again(copy)).boxed());
+            }
+            None if self.placement.another_than(workers) => {
+                self.give_up(&copy, "no worker has room for it, and the spec does not allow to evict");
             }
             None => self.give_up(&copy, "no live worker is left that could hold a further copy"),
         }
@@ -185,17 +188,23 @@ impl<'a> Dispatcher<'a> {
                 let new = copies.iter().filter(|copy| copy.asked_again == 0);
                 self.throttle.pass(new.map(|copy| copy.block.length).sum(), now);
                 self.served = Some(worker);
-                self.outcome.in_batches |= batch;
+                if batch {
+                    self.outcome.in_batches = true;
+                    self.outcome.acknowledged.entry(worker).or_default();
+                }
                 lane.requests += 1;
                 lane.bytes += bytes;
                 let (client, address, alive) = (self.client, lane.address.clone(), lane.alive.clone());
-                let insist = self.wish.insist;
+                let insist = self.wish.insist.then(|| {
+                    let path = |copy: &Copy| Some((copy.block.id, self.files.path(copy.file)?.to_owned()));
+                    Insist { worker, paths: copies.iter().filter_map(path).collect() }
+                });
                 let answered = async move {
                     let answer = tokio::select! {
                         () = alive.cancelled() => Err(Trouble::CutOff),
-                        answer = request.send(client, &address, insist) => answer,
+                        answer = request.send(client, &address, insist.as_ref()) => answer,
                     };
-                    Event::Answered { worker, copies, bytes, answer }
+                    Event::Answered { worker, batch, copies, bytes, answer }
                 };
                 self.running.push(answered.boxed());
             }
@@ -204,10 +213,15 @@ impl<'a> Dispatcher<'a> {
 
     fn on(&mut self, event: Event) {
         match event {
-            Event::Answered { worker, copies, bytes, answer } => {
+            Event::Answered { worker, batch, copies, bytes, answer } => {
                 if let Some(lane) = self.lanes.get_mut(&worker) {
                     lane.requests -= 1;
                     lane.bytes -= bytes;
+                }
+                // Where others were in flight when the first was refused, these are too.
+                if batch && answer == Err(Trouble::Unsupported) {
+                    self.batches = false;
+                    return self.send_again(worker, copies);
                 }
                 self.answered(worker, copies, answer);
             }
@@ -246,21 +260,24 @@ impl<'a> Dispatcher<'a> {
                 self.suspect(worker);
                 copies.into_iter().for_each(|copy| self.failed(worker, copy, &why));
             }
-            Err(Trouble::Unsupported) if !self.batches => {
-                copies
-                    .into_iter()
-                    .for_each(|copy| self.failed(worker, copy, "the worker cannot be asked for it"));
-            }
             Err(Trouble::Unsupported) => {
-                self.batches = false;
-                if let Some(lane) = self.lanes.get_mut(&worker) {
-                    copies.into_iter().rev().for_each(|copy| lane.queue.push_front(copy));
-                }
+                let why = "the worker cannot be asked for it";
+                copies.into_iter().for_each(|copy| self.failed(worker, copy, why));
             }
             Err(Trouble::StillReading) => {
                 let why = "the worker reads it from the under file system for too long";
                 copies.into_iter().for_each(|copy| self.ask_again(worker, copy, PAUSE, why));
             }
+        }
+    }
+
+    /// The same worker, one by one. It may have fallen silent meanwhile.
+    fn send_again(&mut self, worker: i64, copies: Vec<Copy>) {
+        match self.lanes.get_mut(&worker) {
+            Some(lane) if self.placement.is_live(worker) => {
+                copies.into_iter().rev().for_each(|copy| lane.queue.push_front(copy));
+            }
+            _ => copies.into_iter().for_each(|copy| self.hand_over(worker, copy)),
         }
     }
 
@@ -292,6 +309,7 @@ impl<'a> Dispatcher<'a> {
     fn failed(&mut self, worker: i64, mut copy: Copy, why: &str) {
         tracing::debug!(worker, block = copy.block.id, why, tries = copy.tries, "a block was not cached");
         self.placement.take_back(worker, copy.block.length);
+        copy.asked_again = 0;
         copy.tries += 1;
         if copy.tries >= TRIES {
             return self.give_up(&copy, &cause(why));
@@ -336,11 +354,10 @@ impl<'a> Dispatcher<'a> {
             let new = || Lane::new(&worker.address, worker.address.host.clone());
             self.lanes.entry(worker.id).or_insert_with(new);
         }
-        for worker in self.placement.set_live(&workers) {
+        for worker in self.placement.set_live(&workers, &known) {
             if known.contains(&worker) {
                 self.abandon(worker);
             } else {
-                self.placement.suspect(worker);
                 self.hand_on(worker);
             }
         }
@@ -379,6 +396,7 @@ impl<'a> Dispatcher<'a> {
     /// Not a failure of the copy: `worker` may get it again.
     fn hand_over(&mut self, worker: i64, mut copy: Copy) {
         self.placement.take_back(worker, copy.block.length);
+        copy.asked_again = 0;
         copy.handed_over += 1;
         if copy.handed_over > PATIENCE {
             return self.give_up(&copy, "its workers fell silent again and again");

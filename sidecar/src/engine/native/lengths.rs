@@ -22,6 +22,8 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// The used bytes of every worker have grown by exactly what it acknowledged.
+///
+/// `acknowledged` names each worker that was sent a batch, with 0 for one that has acknowledged nothing.
 #[must_use]
 pub fn add_up(before: &[Worker], after: &[Worker], acknowledged: &BTreeMap<i64, u64>) -> bool {
     acknowledged.iter().all(|(id, bytes)| {
@@ -35,7 +37,7 @@ pub fn add_up(before: &[Worker], after: &[Worker], acknowledged: &BTreeMap<i64, 
 pub struct Swept {
     /// Files of which blocks were too short, and why; those blocks are in the cache no longer.
     pub short: HashMap<String, String>,
-    /// Small blocks with fewer copies than wished on the workers that were asked.
+    /// Small blocks with fewer copies than wished on the workers that were asked, or copies that did not answer.
     pub unproven: u64,
 }
 
@@ -49,15 +51,15 @@ pub async fn sweep(
     let wished = usize::try_from(replicas).unwrap_or(usize::MAX);
     let mut unproven = 0;
     let addresses: HashMap<i64, &WorkerAddress> = workers.iter().map(|w| (w.id, &w.address)).collect();
-    let mut short = HashMap::new();
-    let mut note = |found: Result<Option<String>, Error>| {
-        if let Some(path) = found?
-            && short.len() < MAX_CAUSES
-        {
+    let (mut short, mut silent) = (HashMap::new(), 0);
+    let mut note = |asked: Asked| match asked {
+        Asked::Whole => {}
+        Asked::Short(path) if short.len() < MAX_CAUSES => {
             let why = "it has become shorter in the under file system since its metadata were loaded";
             short.insert(path, why.to_owned());
         }
-        Ok::<_, Error>(())
+        Asked::Short(_) => {}
+        Asked::Silent => silent += 1,
     };
     let mut asking = FuturesUnordered::new();
     let mut listing = client.list(path.as_str(), LoadMetadata::Never).await?;
@@ -72,25 +74,29 @@ pub async fn sweep(
             unproven += u64::from(holders.len() < wished);
             for address in holders {
                 if asking.len() == ASKING {
-                    asking.next().await.map_or(Ok(()), &mut note)?;
+                    asking.next().await.into_iter().for_each(&mut note);
                 }
                 asking.push(ask(client, address, (block.id, block.length), file.path.clone()));
             }
         }
     }
-    while let Some(found) = asking.next().await {
-        note(found)?;
+    while let Some(asked) = asking.next().await {
+        note(asked);
     }
-    Ok(Swept { short, unproven })
+    Ok(Swept { short, unproven: unproven + silent })
 }
 
-/// `path` if the block is too short; it is removed then.
-async fn ask(
-    client: &Client,
-    worker: &WorkerAddress,
-    block: (i64, u64),
-    path: String,
-) -> Result<Option<String>, Error> {
+/// What is known of one copy of a block.
+enum Asked {
+    /// Or it has left the cache, as verification will see.
+    Whole,
+    /// It was too short, and is removed. Of the file at this path.
+    Short(String),
+    /// The worker did not say, or did not remove it. One block that cannot be read must not hide the others.
+    Silent,
+}
+
+async fn ask(client: &Client, worker: &WorkerAddress, block: (i64, u64), path: String) -> Asked {
     let mut asked = client.has_last_byte(worker, block, ANSWER_WITHIN).await;
     for _ in 1..TRIES {
         if matches!(asked, Ok(true) | Err(Error::NotFound { .. })) {
@@ -100,16 +106,21 @@ async fn ask(
         asked = client.has_last_byte(worker, block, ANSWER_WITHIN).await;
     }
     match asked {
-        // Evicted meanwhile: verification will see.
-        Ok(true) | Err(Error::NotFound { .. }) => Ok(None),
+        Ok(true) | Err(Error::NotFound { .. }) => Asked::Whole,
         Ok(false) => {
             tracing::warn!(path, block = block.0, %worker, "a block is shorter than its file says, and is removed");
             match client.remove_block(worker, block.0, ANSWER_WITHIN).await {
-                Ok(()) | Err(Error::NotFound { .. }) => Ok(Some(path)),
-                Err(error) => Err(error),
+                Ok(()) | Err(Error::NotFound { .. }) => Asked::Short(path),
+                Err(error) => {
+                    tracing::warn!(path, block = block.0, %worker, %error, "it cannot be removed");
+                    Asked::Silent
+                }
             }
         }
-        Err(error) => Err(error),
+        Err(error) => {
+            tracing::debug!(path, block = block.0, %worker, %error, "a block does not tell its length");
+            Asked::Silent
+        }
     }
 }
 
@@ -128,6 +139,12 @@ mod tests {
         }
         assert!(!add_up(&before, &[worker(2, 7)], &acknowledged), "it is gone");
         assert!(!add_up(&[], &[worker(1, 30)], &acknowledged), "it was not there");
+        let nothing = BTreeMap::from([(2, 0)]);
+        assert!(add_up(&before, &[worker(2, 7)], &nothing));
+        assert!(
+            !add_up(&before, &[worker(2, 8)], &nothing),
+            "a batch that was not acknowledged left something"
+        );
         assert!(add_up(&before, &[], &BTreeMap::new()));
     }
 }

@@ -38,6 +38,11 @@ impl OpenFiles {
         number
     }
 
+    /// Alluxio path.
+    pub(super) fn path(&self, number: u64) -> Option<&str> {
+        self.files.get(&number).map(|file| file.path.as_str())
+    }
+
     /// Workers that hold a copy of `block`, are going to, or failed to.
     pub(super) fn workers(&mut self, number: u64, block: i64) -> Option<&mut Vec<i64>> {
         self.files.get_mut(&number).map(|file| file.workers.entry(block).or_default())

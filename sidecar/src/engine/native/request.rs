@@ -35,6 +35,15 @@ pub(super) enum Request {
     Cache { block: UfsBlock, source: String },
 }
 
+/// The worker that is asked is not believed when it says that it has a block which the master does not know: one that was
+/// cut off while it told the master of a block holds it, and the master never hears of it (2.9.3).
+#[derive(Debug, Clone)]
+pub(super) struct Insist {
+    pub(super) worker: i64,
+    /// Alluxio paths, by block.
+    pub(super) paths: HashMap<i64, String>,
+}
+
 /// What went wrong with a request as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Trouble {
@@ -51,31 +60,29 @@ pub(super) enum Trouble {
 impl Request {
     /// Sends it; gives the blocks that failed by their ids, with the worker's words.
     ///
-    /// A worker that was cut off while it told the master of a block holds it, and the master never hears of it (2.9.3).
-    /// `insist`: what the worker says it has, and the master does not know, is removed and loaded anew.
+    /// With `insist`, what the worker has and the master does not know is removed and loaded anew.
     pub(super) async fn send(
         &self,
         client: &Client,
         worker: &WorkerAddress,
-        insist: bool,
+        insist: Option<&Insist>,
     ) -> Result<HashMap<i64, String>, Trouble> {
         match self {
             Self::Load(blocks) => {
                 let (mut failed, there) = load(client, worker, blocks).await?;
-                if insist && !there.is_empty() {
-                    let known: Vec<_> =
-                        blocks.iter().filter(|block| there.contains(&block.id)).cloned().collect();
-                    failed.extend(remove(client, worker, &known).await);
-                    let gone: Vec<_> =
-                        known.into_iter().filter(|block| !failed.contains_key(&block.id)).collect();
-                    failed.extend(load(client, worker, &gone).await?.0);
+                if let Some(insist) = insist {
+                    let there = blocks.iter().filter(|block| there.contains(&block.id));
+                    let mut unknown = insist.unknown(client, there).await;
+                    failed.extend(remove(client, worker, &unknown).await);
+                    unknown.retain(|block| !failed.contains_key(&block.id));
+                    failed.extend(load(client, worker, &unknown).await?.0);
                 }
                 Ok(failed)
             }
             Self::Cache { block, source } => {
-                if insist {
+                if let Some(insist) = insist {
                     // One that holds on to it makes it at this moment, and is waited for below.
-                    remove(client, worker, std::slice::from_ref(block)).await;
+                    remove(client, worker, &insist.unknown(client, [block]).await).await;
                 }
                 let source = (source.as_str(), worker.rpc_port);
                 match client.cache_block(worker, block, source, deadline(block.length)).await {
@@ -91,6 +98,23 @@ impl Request {
             Self::Load(blocks) => blocks.iter().map(|block| block.length).sum(),
             Self::Cache { block, .. } => block.length,
         }
+    }
+}
+
+impl Insist {
+    /// Of `blocks` those that the master does not know on this worker, now: others may have cached some since they were
+    /// listed. Where it does not answer, none.
+    async fn unknown<'a>(
+        &self,
+        client: &Client,
+        blocks: impl IntoIterator<Item = &'a UfsBlock>,
+    ) -> Vec<UfsBlock> {
+        let asked = blocks.into_iter().map(async |block| {
+            let file = client.status(self.paths.get(&block.id)?).await.ok()?;
+            let listed = file.blocks.iter().find(|listed| listed.id == block.id)?;
+            (!listed.workers.contains(&self.worker)).then(|| block.clone())
+        });
+        join_all(asked).await.into_iter().flatten().collect()
     }
 }
 

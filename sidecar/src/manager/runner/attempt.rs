@@ -161,6 +161,15 @@ impl Runner {
         Ok(Some(Attempt { engine, why, repair: false, resumed }))
     }
 
+    /// What follows a verification that found something missing. Nothing may have run before it: all was there when it
+    /// was listed.
+    pub(super) async fn next_attempt(&self) -> Result<Option<Attempt>, Stop> {
+        match self.job().attempt {
+            0 => self.first_attempt(false).await,
+            _ => Ok(next_attempt(&self.job())),
+        }
+    }
+
     /// The engine for a first run.
     async fn choose(&self) -> Result<(EngineKind, Why), Stop> {
         match self.job().spec.engine {

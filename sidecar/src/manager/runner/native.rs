@@ -56,6 +56,7 @@ impl Runner {
             max_bytes_per_second: job.spec.max_bytes_per_second,
             workers,
             held: survey.held.clone(),
+            evicts: job.spec.allow_evict,
             insist: job.attempt > 0,
         };
         let done = watch::Sender::new(Done::default());
