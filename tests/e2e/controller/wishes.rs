@@ -35,12 +35,13 @@ async fn enabled_false_true_false_true() -> Result<()> {
     let last = world.preloads.of(NAME).pop().context("a Preload")?;
     ensure!(last.text("/metadata/uid") != first, "it is another one");
     ensure!(world.loads().await?.len() == 2, "each time one load");
-    ensure!(
-        world.statuses() == ["", "NotStarted", "DisLoading", "Loaded", "NotStarted", "Loaded"]
-            || world.statuses() == ["", "NotStarted", "Loaded", "NotStarted", "Loaded"],
-        "{:?}",
-        world.statuses()
-    );
+    // A load may be over before anybody has written that it is under way.
+    let statuses = world.statuses();
+    let mut known: Vec<_> = statuses.iter().map(String::as_str).collect();
+    known.retain(|status| *status != "DisLoading");
+    ensure!(known == ["", "NotStarted", "Loaded", "NotStarted", "Loaded"], "{statuses:?}");
+    let before = |pair: &[String]| pair[1] != "DisLoading" || pair[0] == "NotStarted";
+    ensure!(statuses.windows(2).all(before), "{statuses:?}");
     world.controller.assert_no_errors()
 }
 
