@@ -7,6 +7,7 @@ use crate::{Client, Error, WorkerAddress, connection::MAX_MESSAGE, wire::block};
 use block::block_worker_client::BlockWorkerClient;
 use futures_util::{StreamExt, future::ready, stream};
 use std::{sync::Arc, time::Duration};
+use tokio::{sync::oneshot, time::timeout};
 use tonic::Response;
 
 /// A block as the UFS has it.
@@ -36,6 +37,9 @@ pub struct BlockFailure {
     /// The worker's word on whether it may succeed the next time.
     pub retryable: bool,
 }
+
+/// For a worker to end a read that was answered.
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Reads of one file that a worker lets run at once; what Alluxio's own clients send.
 const UFS_READS: i32 = i32::MAX;
@@ -148,10 +152,16 @@ impl Client {
         let subject = format!("block {id}");
         let read = self.worker(worker, deadline, Some(&subject), |connection| async move {
             let mut client = BlockWorkerClient::new(connection.service());
-            // Open until the answer is there: a client that has nothing more to say is taken for gone.
-            let requests = stream::once(ready(request)).chain(stream::pending());
+            // Open until the answer is there: a client that has nothing more to say is taken for gone. One that never
+            // ends its stream keeps the call on both sides, for as long as the connection lasts.
+            let (end, ended) = oneshot::channel::<()>();
+            let requests = stream::once(ready(request)).chain(stream::pending().take_until(ended));
             let mut answers = client.read_block(requests).await?.into_inner();
-            Ok(Response::new(answers.message().await?))
+            let answer = answers.message().await?;
+            drop(end);
+            // What it says of the end of the call does not matter.
+            let _ = timeout(LEAVE_WITHIN, async { while let Ok(Some(_)) = answers.message().await {} }).await;
+            Ok(Response::new(answer))
         });
         let answer = read.await?;
         Ok(answer.and_then(|answer| answer.chunk?.data).is_some_and(|data| data.len() == 1))

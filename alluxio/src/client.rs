@@ -21,6 +21,10 @@ use file::file_system_master_client_service_client::FileSystemMasterClientServic
 use job::job_master_client_service_client::JobMasterClientServiceClient;
 use meta::meta_master_client_service_client::MetaMasterClientServiceClient;
 
+/// Longest silence within a listing that loads no metadata, as of a master in a long garbage collection: a listing of a
+/// million files is not begun anew for less.
+const LISTING_SILENCE: Duration = Duration::from_secs(30);
+
 /// A client of one Alluxio cluster. Cheap to clone; clones share their connections: one to the leading master, one to
 /// the leading job master, one to each worker that was pinged.
 #[derive(Debug, Clone)]
@@ -64,7 +68,7 @@ impl Client {
     /// loaded (213 s for 100,000 new files, 0.3 s for known ones, on a busy machine with two cores).
     pub async fn list(&self, path: &str, metadata: LoadMetadata) -> Result<Listing, Error> {
         let idle_timeout = match metadata {
-            LoadMetadata::Never => self.inner.config.call_timeout,
+            LoadMetadata::Never => self.inner.config.call_timeout.max(LISTING_SILENCE),
             LoadMetadata::Once | LoadMetadata::Always => self.inner.config.listing_idle_timeout,
         };
         let request = file::ListStatusPRequest {

@@ -13,7 +13,8 @@ pub struct Config {
     pub user: String,
     /// Time for one address to accept a connection and authenticate us.
     pub connect_timeout: Duration,
-    /// Deadline of every unary call, connecting included, and longest silence within a listing that loads no metadata.
+    /// Deadline of every unary call, connecting included, and longest silence within a listing that loads no metadata, if
+    /// that is more than 30 s.
     pub call_timeout: Duration,
     /// Longest silence within a listing that loads metadata. Alluxio sends nothing before the whole tree is loaded
     /// (measured: 213 s for 100,000 new files on a busy machine). It is the limit for a master that hangs; a dead one is

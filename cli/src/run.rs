@@ -144,8 +144,7 @@ impl Session {
         let load = self.client.verify_load(id).await.map_err(|e| self.failed(e))?;
         self.print(&self.one(&load, |load| words::verdict_line(load, self.paint) + "\n")?)?;
         if load.state() == State::Stale {
-            let path = load.spec.as_ref().map_or("", |spec| spec.path.as_str());
-            note(&format!("next: preloadctl start {} brings back what is missing", text::clean(path)));
+            note(&format!("next: {} brings back what is missing", words::same_start(&load)));
         }
         Ok(reached(load.state(), State::Loaded))
     }

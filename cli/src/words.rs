@@ -4,6 +4,7 @@ use crate::text;
 use alluxio_preload_api::v1::{
     Load, Progress,
     load::{Reason, State, Transition},
+    load_spec::Engine,
 };
 use console::Style;
 use std::time::Duration;
@@ -42,6 +43,18 @@ pub(crate) fn verdict_line(load: &Load, paint: Paint) -> String {
         }
         _ => state_line(load, paint),
     }
+}
+
+/// The command that asks for the same copies once more; an id, limits and labels are the caller's.
+pub(crate) fn same_start(load: &Load) -> String {
+    let Some(spec) = &load.spec else { return "preloadctl start".to_owned() };
+    let mut command = format!("preloadctl start {} --replicas {}", text::clean(&spec.path), spec.replicas());
+    match spec.engine() {
+        Engine::Unspecified => {}
+        Engine::DistributedLoad => command.push_str(" --engine distributed-load"),
+        Engine::Native => command.push_str(" --engine native"),
+    }
+    command
 }
 
 /// The same for a change of state that is past already.
@@ -175,6 +188,14 @@ pub(crate) mod tests {
 
     pub(crate) fn at(seconds: i64) -> Option<Timestamp> {
         Some(Timestamp { seconds, nanos: 250_000_000 })
+    }
+
+    #[test]
+    fn the_same_once_more_asks_for_as_many_copies() {
+        let mut load = load(State::Stale);
+        assert_eq!(same_start(&load), "preloadctl start /data --replicas 2");
+        load.spec.as_mut().unwrap().set_engine(Engine::Native);
+        assert_eq!(same_start(&load), "preloadctl start /data --replicas 2 --engine native");
     }
 
     pub(crate) fn load(state: State) -> Load {

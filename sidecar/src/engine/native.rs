@@ -75,12 +75,12 @@ pub struct Outcome {
     pub unanswered: bool,
 }
 
-/// Loads what is missing below the path, and returns when every block was acknowledged or given up.
-pub async fn run(client: &Client, wish: &Wish, done: &watch::Sender<Done>) -> Result<Outcome, Error> {
+/// Loads what is missing below the path, and returns when every block was acknowledged or given up. An error: the listing
+/// broke, so that not everything was asked for.
+pub async fn run(client: &Client, wish: &Wish, done: &watch::Sender<Done>) -> (Outcome, Result<(), Error>) {
     let (files, handed_over) = mpsc::channel(HANDED_OVER);
     let dispatcher = Dispatcher::new(client, wish, done).await;
     let (fed, mut outcome) = tokio::join!(feed::run(client, wish, files), dispatcher.run(handed_over));
-    let refused = fed?;
-    outcome.causes.extend(refused);
-    Ok(outcome)
+    let listed = fed.map(|refused| outcome.causes.extend(refused));
+    (outcome, listed)
 }

@@ -2,13 +2,14 @@
 //! whatever happens to the load, and LOADED may not be said of it.
 
 use super::{KIB, NO_ARGUMENTS, natively};
-use crate::outcome::{failed, failures, half_way, loaded, shown};
-use crate::support::{cancel, changes, rough, watch_until};
+use crate::outcome::{failed, failures, half_way, loaded, shown, wish};
+use crate::support::{cancel, changes, job_service, rough, watch_until};
 use alluxio_preload_api::v1::load::{Reason, State};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use preload_tests::oracle::Tree;
 use preload_tests::{Cluster, Data, MIB, Role, Sidecar, wait};
 use std::fs;
+use std::time::Duration;
 
 const CUT: [&str; 2] = ["f00003", "f00031"];
 
@@ -62,6 +63,31 @@ pub(crate) async fn assert_named(
     assert_none(cluster, tree)?;
     assert_eq!(tree.copies()?.missing(1), bad, "the rest is loaded");
     Ok(())
+}
+
+/// Asking leaves no read open, which would cost memory here and there: a worker does not let go of a block that
+/// somebody reads.
+#[tokio::test]
+async fn a_block_that_was_asked_is_let_go() -> Result<()> {
+    const WITHIN: Duration = Duration::from_secs(20);
+    let cluster = rough().await?;
+    let sidecar = Sidecar::start(cluster, &NO_ARGUMENTS).await?;
+    let data = cluster.data("asked")?;
+    data.files(1, 16 * KIB)?;
+    sidecar.start_load(natively("a", data.path(), 1, |_| ())?).await?;
+    loaded(&sidecar, "a").await?;
+    let client = job_service(cluster);
+    let file = client.status(&format!("{}/f00000", data.path())).await?;
+    let block = file.blocks.first().context("a block")?;
+    let workers = client.workers().await?;
+    let worker = workers.iter().find(|worker| block.workers.contains(&worker.id)).context("its worker")?;
+    for _ in 0..3 {
+        ensure!(client.has_last_byte(&worker.address, (block.id, block.length), WITHIN).await?);
+    }
+    client.remove_block(&worker.address, block.id, WITHIN).await?;
+    let asked = client.has_last_byte(&worker.address, (block.id, block.length), WITHIN).await;
+    ensure!(matches!(asked, Err(alluxio_client::Error::NotFound { .. })), "{asked:?}");
+    sidecar.assert_no_errors()
 }
 
 /// So that the sums of used bytes do not add up.
@@ -127,6 +153,34 @@ async fn left_by(cancelled: bool) -> Result<()> {
     sidecar.assert_no_errors()
 }
 
+/// The workers hold everything, and what is too short is found when all has been counted: the engine is what the spec
+/// says nevertheless.
+#[tokio::test]
+async fn of_a_load_that_was_cancelled_before_the_proof() -> Result<()> {
+    let cluster = rough().await?;
+    let (data, tree, bad) = data(cluster, "stumps-auto", 60).await?;
+    let sidecar = Sidecar::start(cluster, &NO_ARGUMENTS).await?;
+    sidecar.start_load(natively("first", data.path(), 1, |_| ())?).await?;
+    last_block(cluster, &tree).await?;
+    cancel(&sidecar, "first").await?;
+    sidecar.in_state("first", State::Cancelled).await?;
+    ensure!(stumps(cluster, &tree)?.len() == 2, "nothing too short is left, which proves nothing");
+    sidecar.start_load(wish("second", data.path(), 1, |spec| spec.max_attempts = 1)?).await?;
+    assert_named(cluster, &sidecar, "second", &tree, &bad).await?;
+    let load = sidecar.get_load("second").await?;
+    assert_eq!(load.engine_reason, "it loads what distributedLoad left undone", "{}", shown(&load));
+    sidecar.assert_no_errors()
+}
+
+/// Until all but what was cut is on the disks, and that too, too short.
+async fn last_block(cluster: &Cluster, tree: &Tree<'_>) -> Result<()> {
+    wait::until("the last block", wait::LIMIT, async || {
+        let all = stumps(cluster, tree)?.len() == 2 && tree.copies()?.missing(1).len() == 2;
+        Ok(all.then_some(()))
+    })
+    .await
+}
+
 /// Between the last acknowledgement and the proof.
 #[tokio::test]
 async fn of_a_sidecar_that_was_killed_before_the_proof() -> Result<()> {
@@ -134,11 +188,7 @@ async fn of_a_sidecar_that_was_killed_before_the_proof() -> Result<()> {
     let (data, tree, bad) = data(cluster, "stumps-killed", 60).await?;
     let mut sidecar = Sidecar::start(cluster, &NO_ARGUMENTS).await?;
     sidecar.start_load(natively("a", data.path(), 1, |spec| spec.max_attempts = 1)?).await?;
-    wait::until("the last block", wait::LIMIT, async || {
-        let all = stumps(cluster, &tree)?.len() == 2 && tree.copies()?.missing(1).len() == 2;
-        Ok(all.then_some(()))
-    })
-    .await?;
+    last_block(cluster, &tree).await?;
     sidecar.kill9().await?;
     ensure!(stumps(cluster, &tree)?.len() == 2, "nothing too short is left, which proves nothing");
     sidecar.restart().await?;

@@ -57,7 +57,7 @@ impl Runner {
             workers,
             held: survey.held.clone(),
             evicts: job.spec.allow_evict,
-            insist: job.attempt > 0,
+            insist: job.attempt > 0 || job.lengths_unproven,
         };
         let done = watch::Sender::new(Done::default());
         let progress = self.tell_acknowledged(done.subscribe(), survey.count(true));
@@ -67,15 +67,13 @@ impl Runner {
                 never = progress => match never {},
             }
         });
-        let (outcome, complaint) = match loaded.await? {
-            Ok(outcome) => (Some(outcome), String::new()),
-            // What was loaded until then counts; verification finds the rest.
-            Err(error) => (None, super::chain(&error)),
-        };
+        let (outcome, listed) = loaded.await?;
+        // What was loaded until then counts; verification finds the rest.
+        let complaint = listed.err().map_or_else(String::new, |error| super::chain(&error));
         let mut ended = Instant::now();
-        let proof = self.prove(client, &wish, outcome.as_ref(), job.lengths_unproven, ended);
+        let proof = self.prove(client, &wish, &outcome, job.lengths_unproven, ended);
         let proof = self.unless_stopped(proof).await?;
-        let mut causes = outcome.unwrap_or_default().causes;
+        let mut causes = outcome.causes;
         let shut = match proof {
             Ok(Proof { short, done }) => {
                 if !short.is_empty() {
@@ -99,12 +97,12 @@ impl Runner {
         &self,
         client: &Client,
         wish: &Wish,
-        outcome: Option<&Outcome>,
+        outcome: &Outcome,
         unproven: bool,
         ended: Instant,
     ) -> Result<Proof, Error> {
-        let answered = outcome.filter(|outcome| !outcome.unanswered && !unproven);
-        if let Some(outcome) = answered {
+        let answered = !outcome.unanswered && !unproven;
+        if answered {
             let add_up = !outcome.in_batches || {
                 let after = verify::proven_workers(client, Some(ended)).await?;
                 lengths::add_up(&wish.workers, &after, &outcome.acknowledged)
@@ -115,7 +113,7 @@ impl Runner {
         }
         let Swept { short, unproven } = sweep(client, &wish.path, wish.replicas).await?;
         // What was not answered may come later: it is looked at again once everything is there.
-        Ok(Proof { short, done: unproven == 0 && answered.is_some() })
+        Ok(Proof { short, done: unproven == 0 && answered })
     }
 
     /// Removes what is too short.
