@@ -9,22 +9,28 @@ use alluxio_preload_api::v1::load_spec::Engine;
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use preload_tests::{Authentication, Cluster, MIB, Options, Role, Setup, Sidecar, prerequisites, shared};
+use tokio::sync::OnceCell;
 
 const KIB: u64 = 1024;
 const NO_ARGUMENTS: [&str; 0] = [];
 
-fn without_the_command() -> Options {
-    Options {
+/// The newest release, which has no such command.
+async fn without_the_command() -> Result<&'static Cluster> {
+    static NEW: OnceCell<Result<Cluster, String>> = OnceCell::const_new();
+    let options = Options {
         version: prerequisites::ALLUXIO_WITHOUT_DISTRIBUTED_LOAD,
         job_service: false,
+        worker_quota: 1024 * MIB,
         ..Options::default()
-    }
+    };
+    let cluster = NEW.get_or_init(async || Cluster::start(options).await.map_err(|e| format!("{e:#}"))).await;
+    cluster.as_ref().map_err(|error| anyhow::anyhow!("the newest Alluxio did not start: {error}"))
 }
 
 #[tokio::test]
 async fn without_distributed_load_everything_is_loaded_natively() -> Result<()> {
-    let cluster = Cluster::start(without_the_command()).await?;
-    let sidecar = Sidecar::start(&cluster, &NO_ARGUMENTS).await?;
+    let cluster = without_the_command().await?;
+    let sidecar = Sidecar::start(cluster, &NO_ARGUMENTS).await?;
     let data = cluster.data("new")?;
     data.files(5, 16 * KIB)?;
     begin_with(&sidecar, Engine::DistributedLoad, "command", data.path(), 1).await?;
@@ -66,8 +72,8 @@ async fn without_distributed_load_everything_is_loaded_natively() -> Result<()> 
 
 #[tokio::test]
 async fn without_distributed_load_a_worker_is_killed_half_way() -> Result<()> {
-    let cluster = Cluster::start(without_the_command()).await?;
-    let sidecar = Sidecar::start(&cluster, &NO_ARGUMENTS).await?;
+    let cluster = without_the_command().await?;
+    let sidecar = Sidecar::start(cluster, &NO_ARGUMENTS).await?;
     for replicas in [1, 2] {
         let id = format!("killed-{replicas}");
         let data = cluster.data(&id)?;
@@ -77,10 +83,10 @@ async fn without_distributed_load_a_worker_is_killed_half_way() -> Result<()> {
         half_way(&sidecar, &id, &tree, replicas as usize).await?;
         cluster.kill(Role::Worker(2), Signal::SIGKILL).await?;
         if replicas == 1 {
-            assert_honest(&cluster, &sidecar, &loaded(&sidecar, &id).await?).await?;
+            assert_honest(cluster, &sidecar, &loaded(&sidecar, &id).await?).await?;
         }
         cluster.start_role(Role::Worker(2)).await?;
-        assert_honest(&cluster, &sidecar, &loaded(&sidecar, &id).await?).await?;
+        assert_honest(cluster, &sidecar, &loaded(&sidecar, &id).await?).await?;
     }
     sidecar.assert_no_errors()
 }
@@ -88,30 +94,30 @@ async fn without_distributed_load_a_worker_is_killed_half_way() -> Result<()> {
 /// What rests on the words and the accounting of the workers.
 #[tokio::test]
 async fn without_distributed_load_cuts_kills_and_evictions_are_seen() -> Result<()> {
-    let cluster = Cluster::start(without_the_command()).await?;
-    let mut sidecar = Sidecar::start(&cluster, &NO_ARGUMENTS).await?;
-    let (data, tree, bad) = stumps::data(&cluster, "cut", 60).await?;
+    let cluster = without_the_command().await?;
+    let mut sidecar = Sidecar::start(cluster, &NO_ARGUMENTS).await?;
+    let (data, tree, bad) = stumps::data(cluster, "cut", 60).await?;
     sidecar.start_load(natively("cut", data.path(), 1, |spec| spec.max_attempts = 1)?).await?;
-    stumps::assert_named(&cluster, &sidecar, "cut", &tree, &bad).await?;
+    stumps::assert_named(cluster, &sidecar, "cut", &tree, &bad).await?;
 
     let data = cluster.data("killed")?;
     data.files(2500, 16 * KIB)?;
     data.below("large")?.files(4, 20 * MIB)?;
     let tree = cluster.oracle().tree(data.path()).await?;
-    begin_with(&sidecar, Engine::Native, "killed", data.path(), 2).await?;
-    half_way(&sidecar, "killed", &tree, 2).await?;
+    begin_with(&sidecar, Engine::Native, "killed", data.path(), 1).await?;
+    half_way(&sidecar, "killed", &tree, 1).await?;
     sidecar.kill9().await?;
     sidecar.restart().await?;
     let load = loaded(&sidecar, "killed").await?;
     assert_eq!((load.engine(), load.attempt), (Engine::Native, 1), "{}", shown(&load));
-    cluster.oracle().assert_loaded(data.path(), 2).await?;
+    cluster.oracle().assert_loaded(data.path(), 1).await?;
 
     let data = cluster.data("evicted")?;
     data.files(20, 9000)?;
     begin_with(&sidecar, Engine::Unspecified, "evicted", data.path(), 1).await?;
     loaded(&sidecar, "evicted").await?;
     let gone = ["f00003", "f00007"].map(|name| format!("{}/{name}", data.path()));
-    free(&cluster, &gone).await?;
+    free(cluster, &gone).await?;
     let stale = judged(&sidecar, "evicted").await?;
     assert_evicted(&sidecar, &stale, &gone, 9000, 20).await?;
     begin_with(&sidecar, Engine::Unspecified, "again", data.path(), 1).await?;
