@@ -4,6 +4,8 @@
 # than one mostly make two cores slower. TEST_ARGS=name runs the tests whose names contain it.
 TEST_THREADS ?= 1
 TEST_ARGS ?=
+# What waits for minutes until Alluxio itself notices that something died, or for chance: `make e2e`.
+LONG_CASES = faults::workers faults::master faults::job_service cancel::foreign crash::random
 BENCH_ARGS ?=
 # Loads with something killed in the middle, and what their chance begins with: none is a new one.
 KILLS ?= 200
@@ -42,12 +44,14 @@ static: ## Builds the static binaries that the tests put into an image
 	CARGO_PROFILE_DEV_DEBUG=none CARGO_PROFILE_DEV_STRIP=symbols cargo build --locked \
 	  --target x86_64-unknown-linux-musl --package preload-controller --package preload-sidecar --package preloadctl
 
-test: prerequisites static ## Runs every test, most of them on a real Alluxio or a real Kubernetes
+test: prerequisites static ## Runs every test but the long cases, most on a real Alluxio or a real Kubernetes
 	cargo build --workspace --locked
-	cargo test --workspace --locked --no-fail-fast -- --test-threads $(TEST_THREADS) $(TEST_ARGS)
+	cargo test --workspace --locked --no-fail-fast -- --test-threads $(TEST_THREADS) \
+	  $(or $(TEST_ARGS),$(addprefix --skip ,$(LONG_CASES)))
 
-e2e: prerequisites static ## Runs the long cases on real nodes: kills, upgrade, uninstall
-	cargo build --package preload-tests --bins --locked
+e2e: prerequisites static ## Runs the long cases: workers and masters killed in the middle; upgrade of real nodes
+	cargo build --workspace --locked
+	cargo test --package preload-tests --test e2e --locked --no-fail-fast -- --test-threads 1 $(or $(TEST_ARGS),$(LONG_CASES))
 	cargo test --package preload-tests --test cluster --locked --no-fail-fast -- --test-threads 1 --nocapture $(TEST_ARGS)
 
 kills: ## Kills workers and sidecars during KILLS=200 loads, writes docs/kills.md; SEED=n: the same again
