@@ -132,7 +132,7 @@ pub struct Start {
     #[arg(long, default_value = "", hide_default_value = true)]
     pub id: String,
     /// Copies of each block, each on another worker [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub replicas: Option<u32>,
     /// What does the work; `auto` takes distributed-load where it can run, else native
     #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
@@ -141,7 +141,13 @@ pub struct Start {
     #[arg(long, value_enum, default_value_t = MetadataChoice::Once)]
     pub load_metadata: MetadataChoice,
     /// Wait until so many workers are live; it always waits for as many as there are replicas
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        hide_default_value = true,
+        allow_negative_numbers = true
+    )]
     pub min_workers: u32,
     /// Load also what fits only when other data is evicted
     #[arg(long)]
@@ -153,13 +159,20 @@ pub struct Start {
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     pub timeout: Option<Duration>,
     /// How often to try what is missing [default: 3]
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        hide_default_value = true,
+        allow_negative_numbers = true
+    )]
     pub max_attempts: u32,
     /// Check again so often whether everything is still in the cache, such as 10m [default: never]
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     pub reverify_interval: Option<Duration>,
-    /// Bring at most so much into the cache each second, such as 500MB [default: no limit]
-    #[arg(long, value_name = "BYTES", default_value = "0", hide_default_value = true)]
+    /// Bring at most so much into the cache each second, such as 500MB or 1GiB; distributed-load knows no limit
+    /// [default: none]
+    #[arg(long, value_name = "BYTES", default_value = "0", hide_default_value = true, value_parser = values::bytes)]
     pub max_bytes_per_second: ByteSize,
     /// A label; may be given more than once
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = values::label)]

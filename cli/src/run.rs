@@ -137,6 +137,9 @@ impl Session {
             }
             return Ok(Exit::Ok);
         }
+        if load.state() != State::Loaded {
+            note("next: the id belongs to this load, which has ended; start the next one with another --id");
+        }
         Ok(reached(load.state(), State::Loaded))
     }
 

@@ -29,6 +29,8 @@ pub use state::{Event, IllegalEvent, Reason, State};
 
 /// Changes of state that a job remembers; the contract promises 16.
 pub const TRANSITIONS_KEPT: usize = 16;
+/// Said from CancelLoad to CANCELLED.
+const CANCELLING: &str = "cancelling: it ends with what it has under way";
 
 /// How far `sequence` may run ahead of what is durable. At most a few changes a second are published, so
 /// one write serves several minutes.
@@ -229,13 +231,18 @@ impl Job {
                 self.say(Some(reason), message);
             }
             Event::CancelRequested => {
-                self.cancel_requested.get_or_insert(now);
+                if self.cancel_requested.is_none() {
+                    self.cancel_requested = Some(now);
+                    self.say(None, CANCELLING.to_owned());
+                }
             }
             Event::Cancelled => self.say(Some(Reason::CancelledByUser), "cancelled by CancelLoad".to_owned()),
             Event::Interrupted => {
                 self.shut_since = None;
                 self.progress.pause();
-                self.say(None, "the sidecar was restarted; the load goes on".to_owned());
+                let cancelling = self.cancel_requested.is_some();
+                let what = if cancelling { CANCELLING } else { "the load goes on" };
+                self.say(None, format!("the sidecar was restarted; {what}"));
             }
         }
         self.state = to;

@@ -1,6 +1,7 @@
 //! Values of options that clap does not know. Errors name the accepted form.
 
 use alluxio_preload_api::v1::load::State;
+use bytesize::ByteSize;
 use jiff::{Span, SpanRelativeTo, fmt::friendly::SpanParser};
 use std::time::Duration;
 
@@ -10,6 +11,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let span = SpanParser::new().parse_span(text).and_then(fixed).ok();
     span.and_then(|span| Duration::try_from(span).ok())
         .ok_or_else(|| "accepted are forms such as 500ms, 90s, 10m, 1h30m and 2d".to_owned())
+}
+
+/// MB are 10^6 bytes, MiB 2^20.
+pub(super) fn bytes(text: &str) -> Result<ByteSize, String> {
+    text.parse().map_err(|_| "accepted are forms such as 1048576, 500MB and 1.5GiB".to_owned())
 }
 
 /// The value may be empty and may hold further equals signs.
@@ -65,6 +71,16 @@ mod tests {
         #[test]
         fn no_text_panics(text in any::<String>()) {
             let _ = (duration(&text), label(&text), state(&text));
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, size) in [("0", 0), ("1048576", 1 << 20), ("500MB", 500_000_000), ("1.5GiB", 3 << 29)] {
+            assert_eq!(bytes(text), Ok(ByteSize(size)), "{text}");
+        }
+        for text in ["", "-1", "much", "5 parsecs"] {
+            assert!(bytes(text).unwrap_err().contains("1.5GiB"), "{text}");
         }
     }
 

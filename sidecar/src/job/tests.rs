@@ -98,6 +98,20 @@ fn a_load_with_a_wish_to_cancel_ends_cancelled() {
 }
 
 #[test]
+fn a_load_says_that_it_is_being_cancelled() {
+    let at = |s| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(s);
+    let mut job = job();
+    job.apply(Event::CancelRequested, at(10)).unwrap();
+    assert!(job.message.starts_with("cancelling"), "{}", job.message);
+    job.apply(Event::CancelRequested, at(20)).unwrap();
+    assert_eq!(job.cancel_requested, Some(at(10)), "the first wish counts");
+    job.apply(Event::Interrupted, at(30)).unwrap();
+    assert!(job.message.contains("restarted; cancelling"), "{}", job.message);
+    job.apply(Event::Cancelled, at(40)).unwrap();
+    assert_eq!((job.state, job.message.as_str()), (State::Cancelled, "cancelled by CancelLoad"));
+}
+
+#[test]
 fn a_check_moves_the_time_of_the_verification_or_withdraws_with_figures() {
     let at = |s| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(s);
     let mut job = job();

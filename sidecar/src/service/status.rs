@@ -58,8 +58,9 @@ pub(super) fn of_manager(error: &ManagerError) -> Status {
                 State::Failed | State::Cancelled => "start a load with another id",
                 _ => "it verifies itself; wait for it with WatchLoad",
             };
-            let details = info("LOAD_NOT_LOADED", [("state", format!("{state:?}").to_ascii_uppercase())]);
-            let message = format!("load {id} is {state:?}, and only LOADED is checked: {what_to_do}");
+            let state = format!("{state:?}").to_ascii_uppercase();
+            let message = format!("load {id} is {state}, and only LOADED is checked: {what_to_do}");
+            let details = info("LOAD_NOT_LOADED", [("state", state)]);
             Status::with_error_details(Code::FailedPrecondition, message, details)
         }
         ManagerError::NotJudged { shut, .. } => {
