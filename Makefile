@@ -4,8 +4,12 @@
 # than one mostly make two cores slower. TEST_ARGS=name runs the tests whose names contain it.
 TEST_THREADS ?= 1
 TEST_ARGS ?=
-# What waits for minutes until Alluxio itself notices that something died, or for chance: `make e2e`.
-LONG_CASES = faults::workers faults::master faults::job_service cancel::foreign crash::random
+# What waits for minutes until Alluxio itself notices something, or for chance: `make e2e`.
+LONG_CASES = faults::workers faults::master faults::job_service cancel::foreign crash::random \
+  cancel::a_load_that_takes_too_long crash::each::killed_after_each_transition_of_a_load_that_fails \
+  crash::each::killed_after_each_transition_of_a_load_that_is_repaired reverify::silence \
+  versions::without_distributed_load_a_worker versions::without_distributed_load_cuts \
+  wishes::replication_limits wishes::room
 BENCH_ARGS ?=
 # Loads with something killed in the middle, and what their chance begins with: none is a new one.
 KILLS ?= 200
@@ -51,8 +55,8 @@ test: prerequisites static ## Runs every test but the long cases, most on a real
 
 e2e: prerequisites static ## Runs the long cases: workers and masters killed in the middle; upgrade of real nodes
 	cargo build --workspace --locked
-	cargo test --package preload-tests --test e2e --locked --no-fail-fast -- --test-threads 1 $(or $(TEST_ARGS),$(LONG_CASES))
-	cargo test --package preload-tests --test cluster --locked --no-fail-fast -- --test-threads 1 --nocapture $(TEST_ARGS)
+	cargo test --workspace --test e2e --locked --no-fail-fast -- --test-threads 1 $(or $(TEST_ARGS),$(LONG_CASES))
+	cargo test --workspace --test cluster --locked --no-fail-fast -- --test-threads 1 --nocapture $(TEST_ARGS)
 
 kills: ## Kills workers and sidecars during KILLS=200 loads, writes docs/kills.md; SEED=n: the same again
 	@tests/prerequisites demo
