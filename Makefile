@@ -9,10 +9,12 @@ LONG_CASES = faults::workers faults::master faults::job_service cancel::foreign 
   cancel::a_load_that_takes_too_long crash::each::killed_after_each_transition_of_a_load_that_fails \
   crash::each::killed_after_each_transition_of_a_load_that_is_repaired reverify::silence \
   versions::without_distributed_load_a_worker versions::without_distributed_load_cuts \
-  wishes::replication_limits wishes::room
+  wishes::replication_limits wishes::room controller::crash::after_every_write_of_a_change
 BENCH_ARGS ?=
-# Loads with something killed in the middle, and what their chance begins with: none is a new one.
+# Loads with something killed in the middle, runs of the torture, and what their chance begins with: none is a
+# new one.
 KILLS ?= 200
+RUNS ?= 10
 SEED ?=
 
 # A panic shows where it was; an error of the harness says what it is without the stack of the runtime.
@@ -20,7 +22,7 @@ export RUST_BACKTRACE ?= 1
 export RUST_LIB_BACKTRACE ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites demo demo-kubernetes cluster static test e2e kills check bench manifests clean
+.PHONY: help prerequisites demo demo-kubernetes cluster static test e2e kills torture check bench manifests clean
 
 help: ## Lists these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,13 +62,18 @@ e2e: prerequisites static ## Runs the long cases: workers and masters killed in 
 
 kills: ## Kills workers and sidecars during KILLS=200 loads, writes docs/kills.md; SEED=n: the same again
 	@tests/prerequisites demo
-	@cargo build --locked --package preload-sidecar --package preload-tests --bins
+	@cargo build --workspace --locked --bins
 	@target/debug/preload-kills $(KILLS) $(SEED)
+
+torture: ## Calls at random while a nemesis is at work, RUNS=10 times, adds to docs/torture.tsv; SEED=n: the same again
+	@tests/prerequisites demo
+	@cargo build --workspace --locked --bins
+	@target/debug/preload-torture $(RUNS) $(SEED)
 
 check: ## Checks format, lints and documentation
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo clippy --package preload-tests --test cluster --locked -- -D warnings
+	cargo clippy --workspace --test cluster --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 bench: prerequisites static ## Measures, writes docs/benchmarks.md; BENCH_ARGS=name: one section, native: all native-*

@@ -22,6 +22,7 @@ pub mod manager;
 pub mod metrics;
 mod observe;
 pub mod panics;
+pub mod program;
 pub mod readiness;
 pub mod run;
 pub mod server;

@@ -210,9 +210,7 @@ impl Manager {
                 Ok(live.job())
             }
             Created::Exists(stored) => match stored.spec.differences(&job.spec) {
-                fields if fields.is_empty() => {
-                    Ok(self.find(&id).map_or_else(|| Arc::from(stored), |l| l.job()))
-                }
+                fields if fields.is_empty() => self.newest(*stored).await,
                 fields => Err(ManagerError::Conflict { id, fields }),
             },
             Created::Full { live } => Err(ManagerError::QueueFull { live }),
@@ -240,9 +238,25 @@ impl Manager {
 
     /// Newest first, with their ordinals. Live loads show their present progress.
     pub async fn list(&self, query: ListQuery) -> Result<Vec<(u64, Arc<Job>)>, ManagerError> {
-        let stored = self.0.store.list(query).await?;
-        let fresh = |job: Job| self.find(&job.id).map_or_else(|| Arc::new(job), |live| live.job());
-        Ok(stored.into_iter().map(|(ordinal, job)| (ordinal, fresh(job))).collect())
+        let mut newest = Vec::new();
+        for (ordinal, job) in self.0.store.list(query).await? {
+            newest.push((ordinal, self.newest(job).await?));
+        }
+        Ok(newest)
+    }
+
+    /// What was read from the store a moment ago, as it is now: a load may have ended since, after it had shown
+    /// more progress than its row.
+    async fn newest(&self, stored: Job) -> Result<Arc<Job>, ManagerError> {
+        if let Some(live) = self.find(&stored.id) {
+            return Ok(live.job());
+        }
+        if !stored.state.is_live() {
+            return Ok(Arc::new(stored));
+        }
+        let again = self.0.store.get(&stored.id).await?;
+        // Deleted meanwhile: it was there when we were asked.
+        Ok(Arc::new(again.filter(|job| job.uid == stored.uid).unwrap_or(stored)))
     }
 
     /// The wish is durable when it returns; a finished load stays as it is.

@@ -52,7 +52,12 @@ pub enum RunError {
 }
 
 /// Serves until `shutdown` is cancelled.
-pub async fn run(config: Serve, metrics: Metrics, shutdown: CancellationToken) -> Result<(), RunError> {
+pub async fn run(
+    config: Serve,
+    clock: Clock,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
     let readiness = Readiness::default();
     let sources = Sources::new(&config.security);
     let follower = Follower::new(sources, readiness.clone(), metrics.clone()).await;
@@ -107,7 +112,7 @@ pub async fn run(config: Serve, metrics: Metrics, shutdown: CancellationToken) -
         }));
     }
 
-    let opening = open(&config, &metrics, &publish);
+    let opening = open(&config, &clock, &metrics, &publish);
     // Biased: servers may end because of the shutdown, and that must not pass for a failure.
     let opened = tokio::select! {
         biased;
@@ -157,10 +162,15 @@ async fn drain(servers: &mut JoinSet<Result<(), RunError>>) {
 }
 
 /// Opens the store and takes up its loads; tries again for as long as that fails, and says why meanwhile.
-async fn open(config: &Serve, metrics: &Metrics, publish: &watch::Sender<Backend>) -> (Manager, Store) {
+async fn open(
+    config: &Serve,
+    clock: &Clock,
+    metrics: &Metrics,
+    publish: &watch::Sender<Backend>,
+) -> (Manager, Store) {
     let mut said = String::new();
     loop {
-        match try_open(config, metrics).await {
+        match try_open(config, clock, metrics).await {
             Ok((manager, store)) => {
                 publish.send_replace(Backend::Ready(manager.clone()));
                 return (manager, store);
@@ -201,7 +211,7 @@ fn heap(running: usize) -> Heap {
     heap
 }
 
-async fn try_open(config: &Serve, metrics: &Metrics) -> Result<(Manager, Store), String> {
+async fn try_open(config: &Serve, clock: &Clock, metrics: &Metrics) -> Result<(Manager, Store), String> {
     let directory = config.state_dir.clone();
     let opened = tokio::task::spawn_blocking(move || Store::open(&directory)).await;
     let store = opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
@@ -215,6 +225,6 @@ async fn try_open(config: &Serve, metrics: &Metrics) -> Result<(Manager, Store),
     }
     let alluxio = Arc::new(Alluxio::new(alluxio, uid));
     let limits = config.limits.limits();
-    let manager = Manager::start(store.clone(), alluxio, Clock::system(), limits, metrics.clone()).await;
+    let manager = Manager::start(store.clone(), alluxio, clock.clone(), limits, metrics.clone()).await;
     Ok((manager.map_err(|error| error.to_string())?, store))
 }

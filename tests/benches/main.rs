@@ -28,13 +28,14 @@ use std::time::Instant;
 use tokio::sync::OnceCell;
 
 /// In the order of the document.
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "durable",
     "watchers",
     "startup",
     "verify",
     "overhead",
     "native-small",
+    "native-cold",
     "native-middle",
     "native-big",
     "native-cached",
@@ -86,6 +87,7 @@ impl Bench {
             "verify" => verify::run(self).await,
             "overhead" => overhead::run(self).await,
             "native-small" => native::small(self).await,
+            "native-cold" => native::cold(self).await,
             "native-middle" => native::middle(self).await,
             "native-big" => native::big(self).await,
             "native-cached" => native::cached(self).await,

@@ -7,49 +7,13 @@ use alluxio_preload_api::v1::load::State;
 use alluxio_preload_api::v1::load_spec::Engine;
 use alluxio_preload_api::v1::{ListLoadsRequest, Load};
 use anyhow::{Context, Result, ensure};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-use preload_tests::{Exit, Sandbox, Setup, Sidecar, http, load, shared, wait};
+use preload_tests::{Exit, Sandbox, Setup, Sidecar, SmallDisk, http, load, shared, wait};
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
 use tonic::{Code, Status};
 
 const FILE: &str = "loads.sqlite3";
-const NOTHING: Option<&str> = None;
-
-/// Runs `test` with a tmpfs of 4 MiB, in a mount namespace that only the test's thread and what it starts are
-/// in: it goes with them, however they end.
-pub(crate) fn on_small_disk(test: impl AsyncFnOnce(&Sandbox, &Path) -> Result<()> + Send) -> Result<()> {
-    let sandbox = Sandbox::new()?;
-    let disk = sandbox.folder("disk")?;
-    let run = || {
-        unshare(CloneFlags::CLONE_NEWNS)
-            .context("mounting a file system needs root: run 'sudo make test'")?;
-        mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NOTHING)?;
-        mount(Some("small"), &disk, Some("tmpfs"), MsFlags::empty(), Some("size=4m"))?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(test(&sandbox, &disk))
-    };
-    std::thread::scope(|scope| match scope.spawn(run).join() {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic),
-    })
-}
-
-/// Takes all the room that is left.
-pub(crate) fn fill(ballast: &Path) -> Result<()> {
-    let mut file = OpenOptions::new().create(true).append(true).open(ballast)?;
-    for size in [4096, 1] {
-        while file.write_all(&vec![0; size]).is_ok() {}
-    }
-    Ok(())
-}
-
-fn remount(disk: &Path, flags: MsFlags) -> Result<()> {
-    mount(NOTHING, disk, NOTHING, MsFlags::MS_REMOUNT | flags, NOTHING).context("remount")
-}
 
 /// What `/readyz` says once it says more than that it has just been started: `None` is ready.
 async fn trouble(sidecar: &Sidecar<'_>) -> Result<Option<String>> {
@@ -87,16 +51,15 @@ fn assert_full(refused: &Status) {
 fn a_full_disk_loses_nothing_and_a_running_load_ends_when_there_is_room() -> Result<()> {
     let outside = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let cluster = outside.block_on(shared())?;
-    on_small_disk(async |_, disk| {
+    SmallDisk::run(async |_, disk| {
         let data = cluster.data("full-disk")?;
         data.files(150, 16 * 1024)?;
-        let ballast = disk.join("ballast");
-        let mut sidecar = Setup::new(cluster).state_directory(disk.join("state")).start().await?;
+        let mut sidecar = Setup::new(cluster).state_directory(disk.path().join("state")).start().await?;
         begin_with(&sidecar, Engine::DistributedLoad, "running", data.path(), 1).await?;
         let loading = watch_until(&sidecar, "running", |load| load.state() == State::Loading).await?;
         let behind = sidecar.start_load(load("behind", data.path(), 1)).await?;
 
-        fill(&ballast)?;
+        disk.fill()?;
         assert_full(&status_of(sidecar.start_load(load("late", data.path(), 1)).await)?);
         assert_eq!(status_of(sidecar.get_load("late").await)?.code(), Code::NotFound, "nothing half done");
         assert_full(&status_of(cancel(&sidecar, "running").await)?);
@@ -109,7 +72,7 @@ fn a_full_disk_loses_nothing_and_a_running_load_ends_when_there_is_room() -> Res
         assert_eq!((now.state(), &now.transitions), (State::Loading, &loading.transitions));
         assert_eq!(http::get(sidecar.admin_address(), "/livez").await?.0, 200);
 
-        fs::remove_file(&ballast)?;
+        disk.make_room()?;
         let loaded = sidecar.in_state("running", State::Loaded).await?;
         assert_eq!(loaded.uid, now.uid);
         cluster.oracle().assert_loaded(data.path(), 1).await?;
@@ -123,17 +86,17 @@ fn a_full_disk_loses_nothing_and_a_running_load_ends_when_there_is_room() -> Res
 
 #[test]
 fn a_disk_that_is_full_at_the_start() -> Result<()> {
-    on_small_disk(async |sandbox, disk| {
-        let (ballast, state) = (disk.join("ballast"), disk.join("state"));
-        fill(&ballast)?;
+    SmallDisk::run(async |sandbox, disk| {
+        let state = disk.path().join("state");
+        disk.fill()?;
         let mut sidecar = Setup::alone(sandbox).state_directory(&state).spawn()?;
         assert_unusable(&sidecar, &[&state.to_string_lossy(), "make room"]).await?;
-        fs::remove_file(&ballast)?;
+        disk.make_room()?;
         sidecar.ready().await?;
         let acknowledged = sidecar.start_load(load("a", "/a", 1)).await?;
 
         sidecar.kill9().await?;
-        fill(&ballast)?;
+        disk.fill()?;
         let mut again = Setup::alone(sandbox).state_directory(&state).spawn()?;
         // It may be able to read what is there.
         if trouble(&again).await?.is_some() {
@@ -141,7 +104,7 @@ fn a_disk_that_is_full_at_the_start() -> Result<()> {
         } else {
             assert_eq!(again.get_load("a").await?.uid, acknowledged.uid);
         }
-        fs::remove_file(&ballast)?;
+        disk.make_room()?;
         again.ready().await?;
         assert_eq!(again.get_load("a").await?.uid, acknowledged.uid);
         assert_eq!(again.terminate().await?, Exit::Code(0));
@@ -151,12 +114,12 @@ fn a_disk_that_is_full_at_the_start() -> Result<()> {
 
 #[test]
 fn a_read_only_disk() -> Result<()> {
-    on_small_disk(async |sandbox, disk| {
-        let (state, fresh) = (disk.join("state"), disk.join("fresh"));
+    SmallDisk::run(async |sandbox, disk| {
+        let (state, fresh) = (disk.path().join("state"), disk.path().join("fresh"));
         let mut sidecar = Setup::alone(sandbox).state_directory(&state).start().await?;
         let acknowledged = sidecar.start_load(load("a", "/a", 1)).await?;
         sidecar.kill9().await?;
-        remount(disk, MsFlags::MS_RDONLY)?;
+        disk.read_only(true)?;
         let mut sidecars = Vec::new();
         for directory in [&state, &fresh] {
             let sidecar = Setup::alone(sandbox).state_directory(directory).spawn()?;
@@ -164,7 +127,7 @@ fn a_read_only_disk() -> Result<()> {
             assert_unusable(&sidecar, &[&file, "read-only", "mount it writable"]).await?;
             sidecars.push(sidecar);
         }
-        remount(disk, MsFlags::empty())?;
+        disk.read_only(false)?;
         for sidecar in &mut sidecars {
             sidecar.ready().await?;
         }

@@ -1,4 +1,4 @@
-//! End-to-end tests: `make test`, or `cargo test -p preload-tests --test e2e NAME` after
+//! End-to-end tests: `make test TEST_ARGS=NAME`, or `cargo test --workspace --test e2e NAME` after
 //! `make prerequisites` and `cargo build --workspace`.
 
 mod access;
@@ -15,6 +15,7 @@ mod kubernetes;
 mod loads;
 mod manifests;
 mod memory;
+mod messages;
 mod native;
 mod nodes;
 mod on_a_cluster;
@@ -28,6 +29,7 @@ mod static_binary;
 mod stay_up;
 mod strangers;
 mod support;
+mod torture;
 mod versions;
 mod watch;
 mod wishes;

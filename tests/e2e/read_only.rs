@@ -6,9 +6,7 @@ use std::fs;
 use alluxio_preload_api::v1::load::State;
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
-use preload_tests::{Exit, Setup, load, shared};
-
-use crate::disk::on_small_disk;
+use preload_tests::{Exit, Setup, SmallDisk, load, shared};
 
 const NOTHING: Option<&str> = None;
 
@@ -18,7 +16,7 @@ fn with_a_read_only_root_a_load_needs_the_state_directory_alone() -> Result<()> 
     let cluster = outside.block_on(shared())?;
     let data = cluster.data("read-only")?;
     data.files(5, 1024)?;
-    on_small_disk(async |sandbox, disk| {
+    SmallDisk::run(async |sandbox, disk| {
         // What the test itself writes, logs of the sidecar among it.
         let own = sandbox.directory();
         mount(Some(own), own, NOTHING, MsFlags::MS_BIND | MsFlags::MS_REC, NOTHING).context("bind")?;
@@ -34,7 +32,7 @@ fn with_a_read_only_root_a_load_needs_the_state_directory_alone() -> Result<()> 
             let _ = mount(NOTHING, root.as_str(), NOTHING, flags, NOTHING);
         }
         assert!(fs::write("/tmp/preload-read-only", "x").is_err(), "/tmp is writable still");
-        let state = disk.join("state");
+        let state = disk.path().join("state");
         let setup = Setup::alone(sandbox).state_directory(&state).with_alluxio(cluster);
         let mut sidecar = setup.start().await?;
         sidecar.start_load(load("a", data.path(), 1)).await?;

@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 
 use alluxio_preload_api::v1::ListLoadsRequest;
 use anyhow::{Context, Result};
-use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use preload_tests::{Authority, Exit, Leash, Sandbox, Setup, Sidecar, http, leash, load, processes, wait};
+use preload_tests::{
+    Authority, Exit, Leash, Sandbox, Setup, Sidecar, SmallDisk, http, leash, load, processes, wait,
+};
 use tokio::net::TcpListener;
 
 use crate::credentials::{client, says};
-use crate::disk::{assert_unusable, fill, on_small_disk};
+use crate::disk::assert_unusable;
 
 /// A container gets thirty seconds; nothing here needs any.
 const PROMPT: Duration = Duration::from_secs(10);
@@ -146,20 +147,16 @@ async fn a_certificate_that_cannot_be_used_is_waited_for() -> Result<()> {
 
 #[test]
 fn a_state_directory_in_trouble_is_waited_for() -> Result<()> {
-    on_small_disk(async |sandbox, disk| {
-        let (ballast, state) = (disk.join("ballast"), disk.join("state"));
-        let remount = |flags: MsFlags| {
-            let none: Option<&str> = None;
-            mount(none, disk, none, MsFlags::MS_REMOUNT | flags, none).context("remount")
-        };
-        fill(&ballast)?;
+    SmallDisk::run(async |sandbox, disk| {
+        let state = disk.path().join("state");
+        disk.fill()?;
         let mut sidecar = Setup::alone(sandbox).stay_up().state_directory(&state).spawn()?;
         assert_unusable(&sidecar, &[&state.to_string_lossy(), "make room"]).await?;
-        fs::remove_file(&ballast)?;
-        remount(MsFlags::MS_RDONLY)?;
+        disk.make_room()?;
+        disk.read_only(true)?;
         says(&sidecar, 503, &["read-only"]).await?;
         is_alive(&sidecar).await?;
-        remount(MsFlags::empty())?;
+        disk.read_only(false)?;
         sidecar.ready().await?;
         let acknowledged = sidecar.start_load(load("a", "/a", 1)).await?;
         ends_promptly(sidecar).await?;

@@ -32,7 +32,8 @@
 //! - [`Course`]: every state of the objects of a namespace that the API server has shown.
 //! - [`Gatekeeper`]: a way to the API server that counts writes, and can act right after one.
 //! - [`Stub`]: hundreds of sidecars that are played, for tests of scale alone.
-//! - [`Proxy`]: a network that a test can cut.
+//! - [`Proxy`]: a network that a test can cut and slow down. [`SmallDisk`]: a disk that it can fill.
+//! - [`torture`]: clients that call at random, a nemesis, and the contract as rules over what was answered.
 //! - [`Secret`]: a directory as a kubelet mounts it. [`sockets`]: what a process listens on.
 //! - [`grpcurl`], [`Authority`] for TLS, [`processes`] for what runs, [`wait::until`] for conditions.
 //! - [`stats`] and [`facts`]: for programs that measure.
@@ -62,15 +63,19 @@ pub mod oracle;
 pub mod prerequisites;
 pub mod processes;
 pub mod proxy;
+pub mod random;
 pub mod registration;
 pub mod rights;
 pub mod sandbox;
 pub mod secret;
 pub mod secret_volume;
 pub mod sidecar;
+pub mod small_disk;
 pub mod sockets;
+pub mod stage;
 pub mod stats;
 pub mod stub;
+pub mod torture;
 pub mod wait;
 
 mod grpcurl;
@@ -96,5 +101,6 @@ pub use registration::Registration;
 pub use sandbox::{Output, Sandbox};
 pub use secret::Secret;
 pub use secret_volume::SecretVolume;
-pub use sidecar::{Setup, Sidecar, load};
+pub use sidecar::{Setup, Sidecar, entered, load};
+pub use small_disk::SmallDisk;
 pub use stub::{Behaviour, Stub};

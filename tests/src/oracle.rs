@@ -6,9 +6,13 @@
 //!
 //! Listing by this route makes Alluxio load metadata that it has not seen, as `fs ls` does.
 
+mod disks;
 mod shown;
+mod verdict;
 
+pub use disks::Disks;
 pub use shown::Listing;
+pub use verdict::Verdict;
 
 use crate::cluster::{Cluster, Role};
 use crate::http;
@@ -19,7 +23,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 
 const BLOCK_BITS: i64 = (1 << 24) - 1;
 
@@ -117,11 +120,12 @@ impl<'a> Oracle<'a> {
 
     /// Bytes on the disks of all running workers, whatever they belong to.
     pub fn bytes_on_disk(self) -> Result<u64> {
-        Ok(blocks_on_disk(self.cluster, &running(self.cluster))?
-            .values()
-            .flatten()
-            .map(|(_, length)| length)
-            .sum())
+        Ok(Disks::of(self.cluster, &running(self.cluster))?.bytes())
+    }
+
+    /// What is on the disks of all workers at this moment, also of those that do not run.
+    pub fn disks(self) -> Result<Disks> {
+        Disks::of(self.cluster, &(1..=self.cluster.options().workers).collect())
     }
 
     async fn list(self, path: &str) -> Result<Vec<(String, Value)>> {
@@ -177,22 +181,21 @@ impl Tree<'_> {
 
     /// Looks at the disks of all running workers; no request to Alluxio.
     pub fn copies(&self) -> Result<Copies> {
-        self.copies_on(&running(self.cluster))
+        let running = running(self.cluster);
+        self.copies_in(&Disks::of(self.cluster, &running)?, &running)
     }
 
-    /// Looks at the disks of these workers, whether they run or not.
-    pub fn copies_on(&self, workers: &BTreeSet<usize>) -> Result<Copies> {
+    /// What these workers held when the disks were looked at.
+    pub fn copies_in(&self, disks: &Disks, workers: &BTreeSet<usize>) -> Result<Copies> {
         let block_size = self.cluster.options().block_size;
-        let on_disk = blocks_on_disk(self.cluster, workers)?;
         let mut files = BTreeMap::new();
         for file in self.files.iter().filter(|file| file.length > 0) {
             let mut blocks = Vec::new();
             for (index, offset) in (0..).zip((0..file.length).step_by(usize::try_from(block_size)?)) {
                 let id = file.first_block + index;
                 let length = block_size.min(file.length - offset);
-                let found = on_disk.get(&id).map(Vec::as_slice).unwrap_or_default();
-                let workers = found.iter().filter(|(_, size)| *size == length).map(|(worker, _)| *worker);
-                blocks.push(Block { id, offset, length, workers: workers.collect() });
+                let holders = disks.holders(id, length).filter(|worker| workers.contains(worker));
+                blocks.push(Block { id, offset, length, workers: holders.collect() });
             }
             files.insert(file.path.clone(), blocks);
         }
@@ -255,20 +258,4 @@ impl Copies {
 fn running(cluster: &Cluster) -> BTreeSet<usize> {
     let number = |role| if let Role::Worker(worker) = role { Some(worker) } else { None };
     cluster.pids().into_keys().filter_map(number).collect()
-}
-
-/// Block ids, with those of the workers that hold each and the bytes they hold.
-fn blocks_on_disk(cluster: &Cluster, workers: &BTreeSet<usize>) -> Result<BTreeMap<i64, Vec<(usize, u64)>>> {
-    let mut blocks: BTreeMap<i64, Vec<(usize, u64)>> = BTreeMap::new();
-    for &worker in workers {
-        let directory: PathBuf = cluster.worker_directory(Role::Worker(worker));
-        for entry in fs::read_dir(&directory).with_context(|| format!("list {}", directory.display()))? {
-            let entry = entry?;
-            // Anything else is a folder for blocks that are being written; a block may go any time.
-            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            let Ok(file) = entry.metadata() else { continue };
-            blocks.entry(id).or_default().push((worker, file.len()));
-        }
-    }
-    Ok(blocks)
 }

@@ -18,9 +18,11 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tonic::transport::{Channel, Endpoint};
 
+/// File name of the binary.
+const PROGRAM: &str = "preload-sidecar";
 /// How many lines of a log are shown when a test fails.
 const SHOWN_LINES: usize = 60;
 
@@ -29,6 +31,7 @@ const SHOWN_LINES: usize = 60;
 pub struct Setup<'a> {
     sandbox: &'a Sandbox,
     cluster: Option<&'a Cluster>,
+    program: &'static str,
     launcher: PathBuf,
     master: String,
     job_master: String,
@@ -46,6 +49,7 @@ impl<'a> Setup<'a> {
         Self {
             sandbox: cluster.sandbox(),
             cluster: Some(cluster),
+            program: PROGRAM,
             launcher: cluster.launcher().to_owned(),
             master: cluster.master_address(),
             job_master: cluster.job_master_address(),
@@ -64,6 +68,7 @@ impl<'a> Setup<'a> {
         Self {
             sandbox,
             cluster: None,
+            program: PROGRAM,
             launcher: sandbox.directory().join("no-launcher"),
             master: sandbox.free_address(),
             job_master: sandbox.free_address(),
@@ -83,6 +88,20 @@ impl<'a> Setup<'a> {
         self.launcher = cluster.launcher().to_owned();
         self.master = cluster.master_address();
         self.job_master = cluster.job_master_address();
+        self
+    }
+
+    /// Another binary that does what the sidecar does.
+    #[must_use]
+    pub fn program(mut self, program: &'static str) -> Self {
+        self.program = program;
+        self
+    }
+
+    /// Another way to the masters than the straight one.
+    #[must_use]
+    pub fn masters(mut self, master: impl Into<String>, job_master: impl Into<String>) -> Self {
+        (self.master, self.job_master) = (master.into(), job_master.into());
         self
     }
 
@@ -202,7 +221,7 @@ impl<'a> Sidecar<'a> {
 
     fn spawn(&mut self) -> Result<()> {
         let mut program = self.setup.enter.clone();
-        program.push(leash::sibling("preload-sidecar")?.into());
+        program.push(leash::sibling(self.setup.program)?.into());
         let mut command = Command::new(&program[0]);
         command.args(&program[1..]).arg("serve");
         command.arg("--listen").arg(&self.listen).arg("--admin-listen").arg(&self.admin);
@@ -380,4 +399,10 @@ impl Drop for Sidecar<'_> {
 pub fn load(id: &str, path: &str, replicas: u32) -> StartLoadRequest {
     let spec = LoadSpec { path: path.to_owned(), replicas: Some(replicas), ..LoadSpec::default() };
     StartLoadRequest { load_id: id.to_owned(), spec: Some(spec) }
+}
+
+/// When the load entered this state last, by the sidecar's clock.
+pub fn entered(load: &Load, state: State) -> Option<SystemTime> {
+    let change = load.transitions.iter().rfind(|change| change.to() == state)?;
+    SystemTime::try_from(change.time?).ok()
 }

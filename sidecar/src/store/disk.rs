@@ -113,10 +113,12 @@ pub(super) fn connect(file: &Path) -> rusqlite::Result<Connection> {
     // Whoever only looks, or finds damage, leaves the log alone; the writer's end folds it in.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     // FULL: COMMIT returns after the log is on the disk. Temporary data stay in memory: the root file
-    // system may be read-only. The log shrinks to 4 MiB again after a burst.
+    // system may be read-only. The log is folded in from 1 MiB on, as volumes for states are small, and shrinks to
+    // 4 MiB again after a burst.
     conn.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;
          PRAGMA cache_size = -1024; PRAGMA journal_size_limit = 4194304;
+         PRAGMA wal_autocheckpoint = 256;
          PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;",
     )?;
     conn.set_prepared_statement_cache_capacity(32);
@@ -147,6 +149,8 @@ fn fill(new: &Path) -> rusqlite::Result<()> {
     conn.pragma_update(None, "application_id", APPLICATION_ID)?;
     schema::migrate(&mut conn, MIGRATIONS)?;
     Ledger::new().write(&conn, Uuid::new_v4())?;
+    // The file gets its name without its log. Closing folds that in too, but does not say when it cannot.
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     conn.close().map_err(|(_, error)| error)
 }

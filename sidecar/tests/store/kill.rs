@@ -20,12 +20,12 @@ use crate::{ROOM, ended, id, open, queued};
 const ROUNDS: usize = 24;
 const WRITERS: usize = 8;
 /// The last version of a job.
-const LAST: u64 = 4;
+pub(crate) const LAST: u64 = 4;
 const DIR: &str = "PRELOAD_TEST_KILL_DIR";
 const ROUND: &str = "PRELOAD_TEST_KILL_ROUND";
 
 /// The one content that a version of a job may have: names are `r<round>-w<writer>-n<number>`.
-fn version(name: &str, sequence: u64) -> Job {
+pub(crate) fn version(name: &str, sequence: u64) -> Job {
     let mut job = queued(name);
     let digits: String = name.chars().map(|c| if c.is_ascii_digit() { c } else { '0' }).collect();
     job.uid = Uuid::from_u128(digits.parse().unwrap());
@@ -39,7 +39,7 @@ fn version(name: &str, sequence: u64) -> Job {
     job
 }
 
-fn failure(name: &str) -> Failure {
+pub(crate) fn failure(name: &str) -> Failure {
     Failure { path: format!("/{name}"), length: 0, bytes_missing: 0, replicas_seen: 0, reason: String::new() }
 }
 

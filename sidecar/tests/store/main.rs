@@ -4,6 +4,7 @@
 
 mod api;
 mod concurrency;
+mod crash_points;
 mod damage;
 mod disk;
 mod format;

@@ -16,8 +16,8 @@ pub(super) struct Case {
     pub(super) replicas: usize,
     /// Nobody has listed the files before the clock starts.
     pub(super) cold: bool,
-    /// Times that NATIVE should be faster than distributedLoad.
-    pub(super) faster: Option<f64>,
+    /// Times that NATIVE should be faster than this.
+    pub(super) faster: Option<(Side, f64)>,
 }
 
 /// What came of it.
@@ -52,6 +52,9 @@ impl Case {
     /// What can do it. `fs load` knows one copy, and only of files whose metadata are there.
     fn sides(&self) -> Vec<Side> {
         let mut sides = vec![Side::Native, Side::DistributedLoad];
+        if self.cold {
+            sides.push(Side::MetadataFirst);
+        }
         if self.replicas == 1 && !self.cold {
             sides.push(Side::Load);
         }

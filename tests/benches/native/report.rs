@@ -39,9 +39,9 @@ pub(super) fn section(name: &'static str, title: &str, pairs: usize, found: &[Fo
                 case.name.clone(),
                 side.name().to_owned(),
                 Spread::of(runs.iter().map(|run| run.seconds)).to_string(),
-                match side {
-                    Side::Native => String::new(),
-                    _ => ratios(runs, runs_of(sides, Side::Native)).to_string(),
+                match (side, ratios(runs, runs_of(sides, Side::Native))) {
+                    (Side::Native, _) | (_, None) => String::new(),
+                    (_, Some(ratios)) => ratios.to_string(),
                 },
                 whole(*side, runs),
                 balance(runs),
@@ -51,19 +51,7 @@ pub(super) fn section(name: &'static str, title: &str, pairs: usize, found: &[Fo
         }
     }
     section.table(["data", "by", "s", "times NATIVE", "blocks at the wish", "balance"], &rows);
-    for Found { case, sides } in found {
-        for (side, runs) in sides {
-            for (number, run) in (1..).zip(runs).filter(|(_, run)| !run.is_whole()) {
-                let (at_wish, blocks) = (run.at_wish, run.blocks);
-                section.paragraph(&format!(
-                    "Incomplete: {}, {}, round {number}: {at_wish} of {blocks} blocks at the wish. {}",
-                    case.name,
-                    side.name(),
-                    run.said
-                ));
-            }
-        }
-    }
+    incomplete(&mut section, found);
     bars(&mut section, found);
     profile(&mut section, found);
     let title = "Until the data are there: dots are runs, lines medians";
@@ -75,9 +63,35 @@ fn runs_of(sides: &[(Side, Vec<Run>)], wanted: Side) -> &[Run] {
     sides.iter().find(|(side, _)| *side == wanted).map_or(&[], |(_, runs)| runs.as_slice())
 }
 
-/// Of the runs of one round, which found the machine alike.
-fn ratios(runs: &[Run], native: &[Run]) -> Spread {
-    Spread::of(runs.iter().zip(native).map(|(run, native)| run.seconds / native.seconds))
+/// Of the runs of one round, which found the machine alike. One that gave up is no measure.
+fn ratios(runs: &[Run], native: &[Run]) -> Option<Spread> {
+    let rounds = runs.iter().zip(native).filter(|(run, _)| run.said.is_empty());
+    let ratios: Vec<_> = rounds.map(|(run, native)| run.seconds / native.seconds).collect();
+    (!ratios.is_empty()).then(|| Spread::of(ratios))
+}
+
+/// What was not whole, and its words.
+fn incomplete(section: &mut Section, found: &[Found]) {
+    for Found { case, sides } in found {
+        for (side, runs) in sides {
+            let runs: Vec<_> = runs.iter().filter(|run| !run.is_whole()).collect();
+            let Some(blocks) = runs.iter().map(|run| run.blocks).max() else { continue };
+            let at_wish: Vec<_> = runs.iter().map(|run| run.at_wish.to_string()).collect();
+            let mut said: Vec<_> =
+                runs.iter().map(|run| run.said.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+            said.sort();
+            said.dedup();
+            said.retain(|words| !words.is_empty());
+            let words: Vec<_> = said.iter().map(|words| format!(" It said: \"{words}\".")).collect();
+            section.paragraph(&format!(
+                "Incomplete: {}, {}: {} of {blocks} blocks at the wish.{}",
+                case.name,
+                side.name(),
+                at_wish.join(", "),
+                words.concat()
+            ));
+        }
+    }
 }
 
 /// Speed, that all is there, and, where blocks are equal, how even.
@@ -85,12 +99,12 @@ fn bars(section: &mut Section, found: &[Found]) {
     let mut rows = Vec::new();
     for Found { case, sides } in found {
         let native = runs_of(sides, Side::Native);
-        if let Some(faster) = case.faster {
-            let times = ratios(runs_of(sides, Side::DistributedLoad), native);
+        if let Some((rival, faster)) = case.faster {
+            let times = ratios(runs_of(sides, rival), native);
             rows.push((
-                format!("{}: {faster} times faster than distributedLoad", case.name),
-                times.to_string(),
-                times.median >= faster,
+                format!("{}: {faster} times faster than {}", case.name, rival.name()),
+                times.map_or_else(|| "it never did it".to_owned(), |times| times.to_string()),
+                times.is_some_and(|times| times.median >= faster),
             ));
         }
         let whole = native.iter().filter(|run| run.is_whole()).count();

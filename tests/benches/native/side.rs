@@ -18,6 +18,8 @@ const LIMIT: Duration = Duration::from_secs(1800);
 pub(super) enum Side {
     Native,
     DistributedLoad,
+    /// Where distributedLoad alone fails on files that Alluxio has not seen.
+    MetadataFirst,
     Load,
     Copy,
     ParallelCopy,
@@ -28,6 +30,7 @@ impl Side {
         match self {
             Self::Native => "NATIVE, StartLoad to LOADED",
             Self::DistributedLoad => "alluxio fs distributedLoad",
+            Self::MetadataFirst => "alluxio fs loadMetadata -R, then distributedLoad",
             Self::Load => "alluxio fs load, until --progress says so",
             Self::Copy => "cp -r into memory",
             Self::ParallelCopy => "cp, four at a time",
@@ -36,7 +39,7 @@ impl Side {
 
     /// It leaves the data in Alluxio's cache.
     pub(super) fn caches(self) -> bool {
-        matches!(self, Self::Native | Self::DistributedLoad | Self::Load)
+        matches!(self, Self::Native | Self::DistributedLoad | Self::MetadataFirst | Self::Load)
     }
 }
 
@@ -87,12 +90,14 @@ pub(super) async fn run(
             Ok(Done { seconds: watched.seconds, said, profile: Some(profile) })
         }
         Side::DistributedLoad => {
-            let copies = replicas.to_string();
             let begun = Instant::now();
-            let arguments = ["fs", "distributedLoad", "--replication", &copies, data.path()];
-            let ended = scene.alluxio(&arguments).await;
-            // That it fails now and then is a figure, too.
-            let said = ended.err().map_or_else(String::new, |error| error.to_string());
+            let said = by_distributed_load(scene, data.path(), replicas).await;
+            Ok(Done { said, ..Done::whole(begun) })
+        }
+        Side::MetadataFirst => {
+            let begun = Instant::now();
+            scene.alluxio(&["fs", "loadMetadata", "-R", data.path()]).await?;
+            let said = by_distributed_load(scene, data.path(), replicas).await;
             Ok(Done { said, ..Done::whole(begun) })
         }
         Side::Load => {
@@ -148,6 +153,13 @@ pub(super) async fn native(
 /// How a load stands, for people.
 pub(super) fn words(load: &Load) -> String {
     format!("{:?}, {:?}: {}", load.state(), load.reason(), load.message)
+}
+
+/// That it fails now and then is a figure, too: its words.
+async fn by_distributed_load(scene: &Scene, path: &str, replicas: usize) -> String {
+    let arguments = ["fs", "distributedLoad", "--replication", &replicas.to_string(), path];
+    let ended = scene.alluxio(&arguments).await;
+    ended.err().map_or_else(String::new, |error| error.to_string())
 }
 
 /// A JVM to submit it, and one for each look.

@@ -6,41 +6,30 @@ use crate::support::{assert_attempts, assert_in_order, assert_nothing_works_on, 
 use alluxio_preload_api::v1::Load;
 use alluxio_preload_api::v1::load::State;
 use anyhow::{Context, Result, ensure};
+use preload_tests::random::Random;
 use preload_tests::{Sidecar, load};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-/// Marsaglia's xorshift64: a seed that is printed gives the same moments again.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
-
 #[tokio::test]
 async fn killed_again_and_again() -> Result<()> {
     // From before it is ready up to well into a load.
-    again_and_again(Course { files: 60, ..STRAIGHT }, 4000).await
+    again_and_again(Course { files: 60, ..STRAIGHT }, Duration::from_secs(4)).await
 }
 
 #[tokio::test]
 async fn killed_again_and_again_while_loading_natively() -> Result<()> {
-    again_and_again(Course { files: 1500, replicas: 2, ..NATIVE }, 1500).await
+    again_and_again(Course { files: 1500, replicas: 2, ..NATIVE }, Duration::from_millis(1500)).await
 }
 
-/// Killed after at most `longest` milliseconds each time.
-async fn again_and_again(course: Course, longest: u64) -> Result<()> {
+/// Killed after at most `longest` each time.
+async fn again_and_again(course: Course, longest: Duration) -> Result<()> {
     const ROUNDS: usize = 20;
     const LOADS: [&str; 3] = ["a", "b", "c"];
     let cluster = rough().await?;
-    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos() as u64 | 1;
+    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos() as u64;
     eprintln!("seed {seed}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed, 0);
     let mut sidecar = Sidecar::start(cluster, &[] as &[&str]).await?;
     // The newest that was seen of every load that was acknowledged.
     let mut known = BTreeMap::<String, Load>::new();
@@ -54,7 +43,7 @@ async fn again_and_again(course: Course, longest: u64) -> Result<()> {
     }
     let mut seen_in = BTreeMap::<State, usize>::new();
     for round in 0..ROUNDS {
-        let moment = Duration::from_millis(random.below(longest));
+        let moment = random.up_to(longest);
         let calling = async {
             for call in 0.. {
                 let id = format!("round-{round}-{call}");

@@ -5,6 +5,7 @@ use crate::http;
 use crate::leash::Exit;
 use crate::wait;
 use anyhow::{Context, Result, bail};
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -84,5 +85,16 @@ impl Cluster {
             return Ok(false);
         };
         self.has_registered(Role::Master, start, WORKER_REGISTERED, &self.address(worker))
+    }
+
+    /// Numbers of the workers that run and have registered: taken at once, as the dead ones come back.
+    pub fn registered_workers(&self) -> Result<BTreeSet<usize>> {
+        let mut registered = BTreeSet::new();
+        for worker in 1..=self.options.workers {
+            if self.is_registered(Role::Worker(worker))? {
+                registered.insert(worker);
+            }
+        }
+        Ok(registered)
     }
 }

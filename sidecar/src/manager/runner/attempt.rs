@@ -9,7 +9,7 @@ use super::{LAST_LOOK, Runner, Stop, waiting::live_job_workers};
 use crate::{
     engine::launcher::{Abilities, LauncherError},
     human::bytes,
-    job::{EngineChoice, EngineKind, Event, Job, Reason, Remnant},
+    job::{EngineChoice, EngineKind, Event, Job, Reason, Remnant, State},
     survey::Survey,
 };
 
@@ -120,7 +120,9 @@ impl Attempt {
             Self { repair: true, .. } => {
                 format!("loading what distributedLoad left undone, {} of {most}", job.top_ups + 1)
             }
-            Self { .. } if job.attempt > 0 => format!("attempt {} of {most}", job.attempt + 1),
+            Self { .. } if job.attempt > 0 || job.state == State::Verifying => {
+                format!("attempt {} of {most}", job.attempt + 1)
+            }
             Self { .. } => String::new(),
         }
     }

@@ -4,7 +4,7 @@ use alluxio_preload_api::client::{Update, Watch, is_terminal};
 use alluxio_preload_api::v1::Load;
 use alluxio_preload_api::v1::load::State;
 use anyhow::{Context, Result, bail};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// The last message.
@@ -56,12 +56,4 @@ pub(crate) async fn follow(mut watch: Watch, seen: watch::Sender<Seen>, limit: D
 pub(crate) async fn until(seen: &mut watch::Receiver<Seen>, condition: impl Fn(&Seen) -> bool) {
     // An error: there will be no news.
     let _ = seen.wait_for(|seen| seen.is_over() || condition(seen)).await;
-}
-
-/// When the load entered this state last.
-pub(crate) fn entered(load: &Load, state: State) -> Option<SystemTime> {
-    let change = load.transitions.iter().rfind(|change| change.to() == state)?;
-    let time = change.time.as_ref()?;
-    let since = Duration::new(u64::try_from(time.seconds).ok()?, u32::try_from(time.nanos).ok()?);
-    Some(SystemTime::UNIX_EPOCH + since)
 }

@@ -9,18 +9,17 @@
 mod follow;
 mod judge;
 mod plan;
-mod random;
 mod report;
 mod run;
-mod stage;
 
 use alluxio_preload_api::v1::load_spec::Engine;
 use anyhow::{Context, Result, bail};
 use plan::Plan;
+use preload_tests::oracle::Verdict;
+use preload_tests::stage::{self, Stage};
 use preload_tests::{Setup, Sidecar};
 use report::Report;
 use run::{End, Outcome};
-use stage::Stage;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +29,8 @@ use tokio::signal::unix::{SignalKind, signal};
 const RUNS: usize = 200;
 /// A load that ended before anything was killed is no run; so many in all are tried.
 const TRIES: usize = 2;
+/// Runs between two cleanings of the cache.
+const BATCH: usize = 10;
 /// Loads of each kind without kills, to see how long they take.
 const QUIET: usize = 2;
 
@@ -64,7 +65,7 @@ async fn kills(report: &mut Report) -> Result<()> {
     let say = |what: &str| eprintln!("[{:>6.1} s] {what}", begun.elapsed().as_secs_f64());
     say(&format!("{runs} runs, seed {seed}: starting Alluxio"));
     let cluster = stage::start_cluster().await?;
-    let mut stage = Stage::set(&cluster)?;
+    let mut stage = Stage::set(&cluster, BATCH)?;
     let mut sidecar = Setup::new(&cluster).quiet().start().await?;
     let usual = usual(&mut stage, &mut sidecar, &say).await?;
 
@@ -106,7 +107,7 @@ async fn usual(stage: &mut Stage<'_>, sidecar: &mut Sidecar<'_>, say: &impl Fn(&
             for _ in 0..QUIET {
                 let plan = Plan::quiet(engine, replicas);
                 let outcome = run::run(stage, sidecar, &plan, Duration::ZERO).await?;
-                let whole = End::TooEarly(judge::Verdict::True);
+                let whole = End::TooEarly(Verdict::True);
                 if outcome.end != whole {
                     bail!("a load without kills: {}", outcome.details);
                 }

@@ -1,13 +1,12 @@
 //! What one run does, all of it drawn from the seed: pure.
 
-use crate::random::Random;
 use alluxio_preload_api::v1::load::State;
 use alluxio_preload_api::v1::load_spec::Engine;
+use preload_tests::random::Random;
+use preload_tests::stage::WORKERS;
 use std::fmt;
 use std::time::Duration;
 
-/// Workers of the cluster: with one dead, two copies can still be made.
-pub(crate) const WORKERS: usize = 3;
 /// Longest time that a killed process stays away before it is started again.
 const AWAY: Duration = Duration::from_secs(4);
 /// Longest time between two kills of one run.

@@ -1,11 +1,12 @@
 //! Progress lines, the table, and docs/kills.md.
 
-use crate::judge::Verdict;
-use crate::plan::{Victims, WORKERS};
+use crate::plan::Victims;
 use crate::run::{End, Outcome, Who};
 use alluxio_preload_api::v1::load::State;
 use anyhow::{Context, Result, bail};
 use preload_tests::facts;
+use preload_tests::oracle::Verdict;
+use preload_tests::stage::WORKERS;
 use preload_tests::stats::{Spread, number};
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -1,14 +1,15 @@
 //! One load, with a worker or the sidecar killed in the middle of it.
 
-use crate::follow::{Seen, entered, follow, until};
-use crate::judge::{Verdict, alive, judge};
+use crate::follow::{Seen, follow, until};
+use crate::judge::judge;
 use crate::plan::{Kill, Moment, Plan};
-use crate::stage::Stage;
 use alluxio_preload_api::client::{Client, ClientConfig, WatchOptions};
 use alluxio_preload_api::v1::load::State;
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
-use preload_tests::{Cluster, Data, Role, Sidecar, load};
+use preload_tests::oracle::Verdict;
+use preload_tests::stage::Stage;
+use preload_tests::{Cluster, Data, Role, Sidecar, entered, load};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
@@ -68,7 +69,8 @@ pub(crate) async fn run(
     plan: &Plan,
     usual: Duration,
 ) -> Result<Outcome> {
-    let data = stage.data(plan).await?;
+    stage.begin_run().await?;
+    let data = stage.data(plan.files)?;
     let cluster = stage.cluster;
     let id = data.path().trim_start_matches('/').replace('/', "-");
     // By the oracle's route: it makes Alluxio load the metadata.
@@ -93,11 +95,12 @@ pub(crate) async fn run(
             None => cluster.oracle().tree(data.path()).await,
         };
         until(&mut seen, Seen::is_over).await;
-        let (alive, last) = (alive(cluster), seen.borrow().clone());
+        let (disks, alive) = (cluster.oracle().disks(), cluster.registered_workers());
+        let last = seen.borrow().clone();
         let kills = killed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match last.load {
             Some(load) if load.state() == State::Loaded => {
-                judge(&load, &known?, &alive?, plan.files, &kills).map(Some)
+                judge(&load, &known?, &disks?, &alive?, plan.files, &kills).map(Some)
             }
             _ => Ok(None),
         }

@@ -1,19 +1,19 @@
-//! The real Alluxio of all runs, and the data that they load.
+//! A real Alluxio for many runs, and the data that they load.
 //!
-//! Invariant: whoever was killed is up again when a run has ended, and what was loaded is taken away in batches,
-//! long before the cache is full.
+//! Invariant: what was loaded is taken away in batches, long before the cache is full.
 
-use crate::plan::{Plan, WORKERS};
+use crate::cluster::{Cluster, MIB, Options};
+use crate::data::Data;
+use crate::wait;
 use anyhow::{Context, Result};
-use preload_tests::{Cluster, Data, MIB, Options, wait};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Workers of the cluster: with one dead, two copies can still be made.
+pub const WORKERS: usize = 3;
 /// The most files that a run loads.
 const FILES: usize = 400;
-/// Runs between two cleanings, which cost a JVM.
-const BATCH: usize = 10;
 /// Of a worker's cache: a batch with two copies of everything fits into the workers that are left.
 const QUOTA: u64 = 1536 * MIB;
 /// What may stay: blocks that a worker had not told the master of when it was killed stay for good.
@@ -21,42 +21,53 @@ const LEFT: u64 = 32 * MIB;
 /// For the blocks of a batch to go.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(60);
 
+/// See the module.
 #[derive(Debug)]
-pub(crate) struct Stage<'a> {
-    pub(crate) cluster: &'a Cluster,
+pub struct Stage<'a> {
+    pub cluster: &'a Cluster,
     base: PathBuf,
     batch: Option<Data>,
     runs: usize,
+    /// Between two cleanings, which cost a JVM.
+    batch_runs: usize,
 }
 
-pub(crate) async fn start_cluster() -> Result<Cluster> {
+/// Three workers, and blocks of 1 MiB.
+pub async fn start_cluster() -> Result<Cluster> {
     // Files of a few MB have several blocks.
     let options = Options { workers: WORKERS, worker_quota: QUOTA, block_size: MIB, ..Options::default() };
     Cluster::start(options).await
 }
 
 impl<'a> Stage<'a> {
-    pub(crate) fn set(cluster: &'a Cluster) -> Result<Self> {
+    /// Makes the contents that all runs share. What so many runs have loaded must fit into the cache, in two copies
+    /// and without one worker.
+    pub fn set(cluster: &'a Cluster, batch_runs: usize) -> Result<Self> {
         let base = cluster.sandbox().folder("base")?;
         let data = Data::create(base.clone(), "/".to_owned())?;
         for number in 0..FILES {
             data.file(&number.to_string(), size(number))?;
         }
-        Ok(Self { cluster, base, batch: None, runs: 0 })
+        Ok(Self { cluster, base, batch: None, runs: 0, batch_runs })
     }
 
-    /// A fresh directory with the files of a run; contents are shared, blocks are not.
-    pub(crate) async fn data(&mut self, plan: &Plan) -> Result<Data> {
-        if self.runs.is_multiple_of(BATCH) {
+    /// Takes away what earlier runs have loaded, now and then.
+    pub async fn begin_run(&mut self) -> Result<()> {
+        if self.runs.is_multiple_of(self.batch_runs) {
             self.clear().await?;
         }
         self.runs += 1;
+        Ok(())
+    }
+
+    /// A fresh directory with so many files, 400 at most; contents are shared, blocks are not.
+    pub fn data(&mut self, files: usize) -> Result<Data> {
         let batch = match &self.batch {
             Some(batch) => batch,
-            None => self.batch.insert(self.cluster.data("kills")?),
+            None => self.batch.insert(self.cluster.data("batch")?),
         };
         let data = batch.below(&format!("run-{}", self.cluster.sandbox().number()))?;
-        for number in 0..plan.files.min(FILES) {
+        for number in 0..files.min(FILES) {
             let folder = data.ufs().join(format!("d{}", number % 4));
             fs::create_dir_all(&folder).context("make a folder")?;
             let link = folder.join(format!("f{number:03}"));

@@ -1,13 +1,13 @@
-//! Numbers that a seed repeats: SplitMix64.
+//! Numbers that a seed repeats: SplitMix64. Not for secrets.
 
 use std::time::Duration;
 
 #[derive(Debug)]
-pub(crate) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    /// Of one run: the same whatever was drawn for others.
-    pub(crate) fn new(seed: u64, run: u64) -> Self {
+    /// Of one run, or one actor of it: the same whatever was drawn for others.
+    pub fn new(seed: u64, run: u64) -> Self {
         let mut random = Self(seed ^ run.wrapping_mul(0xd6e8_feb8_6659_fd93));
         random.next();
         random
@@ -22,21 +22,22 @@ impl Random {
     }
 
     /// Below `end`.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
+    pub fn below(&mut self, end: usize) -> usize {
         (self.next() % end.max(1) as u64) as usize
     }
 
     /// From 0 up to 1.
-    pub(crate) fn fraction(&mut self) -> f64 {
+    pub fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    pub(crate) fn up_to(&mut self, most: Duration) -> Duration {
+    /// Shorter than `most`.
+    pub fn up_to(&mut self, most: Duration) -> Duration {
         most.mul_f64(self.fraction())
     }
 
     /// One of the choices, as often as its weight says.
-    pub(crate) fn weighted<T: Copy>(&mut self, choices: &[(usize, T)]) -> T {
+    pub fn weighted<T: Copy>(&mut self, choices: &[(usize, T)]) -> T {
         let mut left = self.below(choices.iter().map(|(weight, _)| weight).sum());
         for (weight, choice) in choices {
             if left < *weight {
