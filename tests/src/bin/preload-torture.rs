@@ -7,6 +7,7 @@
 //! Invariants: every loop ends; whatever happens, what was started is gone when this process is.
 
 use anyhow::{Context, Result, bail};
+use preload_tests::facts::said;
 use preload_tests::stage;
 use preload_tests::torture::history::What;
 use preload_tests::torture::plan::Plan;
@@ -16,7 +17,7 @@ use std::fmt::Write;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -147,12 +148,6 @@ fn add_to_document(seed: u64, sums: &Sums, minutes: f64) -> Result<()> {
         said("git", &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"]),
     )
     .context("write the document")
-}
-
-/// What a small program prints.
-fn said(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
-    output.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned()).unwrap_or_default()
 }
 
 async fn interrupted() {
