@@ -79,6 +79,13 @@ impl Alluxio {
         self.client.get_or_try_init(|| async { Ok(Client::new(self.addresses().await?)) }).await
     }
 
+    /// Waits until the master loads no metadata for us any more: see [`Client::settled`].
+    pub async fn settled(&self) {
+        if let Some(client) = self.client.get() {
+            client.settled().await;
+        }
+    }
+
     async fn addresses(&self) -> Result<Config, AlluxioError> {
         let given = &self.config;
         let (masters, job_masters, user) = if given.masters.is_empty() {

@@ -29,6 +29,7 @@ use std::{
 use jiff::Timestamp;
 use parking::Shared;
 use thiserror::Error;
+use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 use uuid::Uuid;
@@ -52,6 +53,9 @@ use crate::{
 
 /// Tries to end a load whose task is gone, after the first.
 const BURIALS: u32 = 3;
+
+/// How long a stop waits for a master that loads metadata for us. Kubernetes kills after 30 s by default.
+const METADATA_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How much the sidecar takes on.
 #[derive(Debug, Clone, Copy)]
@@ -327,6 +331,11 @@ impl Manager {
         self.0.stopping.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
+        if timeout(METADATA_PATIENCE, self.0.alluxio.settled()).await.is_err() {
+            tracing::warn!(
+                "the master still loads metadata; a file that it is about to make known may stay incomplete"
+            );
+        }
     }
 
     /// Runs `work` in a task of its own: a client that hangs up half way must not leave a load that is

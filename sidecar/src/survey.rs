@@ -119,6 +119,11 @@ impl Tally {
     pub fn failure(&self, file: &File, replicas: u32, cause: Option<&str>) -> Failure {
         let seen = self.replicas_seen;
         let what = match (self.being_written, seen) {
+            // Of a file that is written through to the UFS the master says the same.
+            (true, _) if file.persisted => "alluxio does not know the file completely: it is still being \
+                 written, or the loading of its metadata was cut off; then `alluxio fs rm --alluxioOnly` of \
+                 the file and another load mend it"
+                .to_owned(),
             (true, _) => "the file is still being written".to_owned(),
             (false, 0) => "a block has no copy in the cache".to_owned(),
             (false, _) => format!("a block has {seen} of {replicas} copies"),
@@ -209,6 +214,8 @@ mod tests {
         let open = File { completed: false, ..file(0, &[]) };
         let tally = survey.add(&open).unwrap();
         assert_eq!(tally.failure(&open, 1, None).reason, "the file is still being written");
+        let half = File { persisted: true, ..open };
+        assert!(tally.failure(&half, 1, None).reason.contains("`alluxio fs rm --alluxioOnly`"));
         assert!(!survey.is_complete());
     }
 

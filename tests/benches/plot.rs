@@ -12,7 +12,7 @@ const RIGHT: f64 = 24.0;
 const TOP: f64 = 84.0;
 const BOTTOM: f64 = 52.0;
 /// Of Okabe and Ito: told apart by everybody.
-const COLOURS: [&str; 5] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"];
+const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
 /// Latencies (ms, sorted) over percentiles, both on scales that show the tail.
 pub(crate) fn percentiles(title: &str, curves: &[(&str, &[f64])]) -> String {

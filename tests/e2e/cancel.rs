@@ -179,6 +179,34 @@ async fn while_listing() -> Result<()> {
     sidecar.assert_no_errors()
 }
 
+/// A listing that is given up, or the end of the sidecar, leaves no file that Alluxio knows by half and nobody can read.
+#[tokio::test]
+async fn a_listing_may_be_given_up_at_any_moment() -> Result<()> {
+    let cluster = shared().await?;
+    let mut sidecar = Sidecar::start(cluster, &[] as &[&str]).await?;
+    for round in 0..8_u64 {
+        let data = cluster.data("given-up")?;
+        for folder in 0..10 {
+            data.below(&format!("d{folder}"))?.files(60, 10)?;
+        }
+        let (first, second) = (format!("first-{round}"), format!("second-{round}"));
+        begin_with(&sidecar, Engine::Native, &first, data.path(), 1).await?;
+        watch_until(&sidecar, &first, |load| load.state() == State::Listing).await?;
+        // Loading the metadata takes most of a second.
+        tokio::time::sleep(Duration::from_millis(50 * round)).await;
+        if round % 2 == 0 {
+            sidecar.terminate().await?;
+            sidecar.restart().await?;
+        }
+        cancel(&sidecar, &first).await?;
+        sidecar.finished(&first).await?;
+        begin_with(&sidecar, Engine::Native, &second, data.path(), 1).await?;
+        let load = sidecar.finished(&second).await?;
+        ensure!(load.state() == State::Loaded, "round {round}: {load:?}");
+    }
+    sidecar.assert_no_errors()
+}
+
 #[tokio::test]
 async fn while_waiting_and_while_queued_and_twice() -> Result<()> {
     let cluster = shared().await?;

@@ -2,6 +2,7 @@
 
 mod command;
 mod each;
+mod metadata;
 mod random;
 mod resumed;
 mod terminated;
