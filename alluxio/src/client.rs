@@ -14,6 +14,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tonic::{Response, Status};
 use tracing::Instrument;
@@ -26,6 +27,9 @@ use meta::meta_master_client_service_client::MetaMasterClientServiceClient;
 /// Longest silence within a listing that loads no metadata, as of a master in a long garbage collection: a listing of a
 /// million files is not begun anew for less.
 const LISTING_SILENCE: Duration = Duration::from_secs(30);
+
+/// Listings that load metadata at once. They go on when nobody waits for them any more, so their number is bounded here.
+const LOADING_METADATA: usize = 32;
 
 /// A client of one Alluxio cluster. Cheap to clone; clones share their connections: one to the leading master, one to
 /// the leading job master, one to each worker that was pinged.
@@ -43,6 +47,8 @@ struct Inner {
     workers: Mutex<HashMap<String, Arc<Servers>>>,
     /// Calls under which the master loads metadata; see [`Client::unbroken`].
     unbroken: TaskTracker,
+    /// Of those, listings.
+    loading_metadata: Arc<Semaphore>,
 }
 
 impl Client {
@@ -63,6 +69,7 @@ impl Client {
                 ),
                 workers: Mutex::default(),
                 unbroken: TaskTracker::new(),
+                loading_metadata: Arc::new(Semaphore::new(LOADING_METADATA)),
                 config,
             }),
         }
@@ -71,7 +78,7 @@ impl Client {
     /// Everything below `path`, recursively, folders too. A folder does not list itself, a file does; an empty folder
     /// lists nothing. Returns with the first answer: with [`LoadMetadata::Once`] after the metadata of the whole tree is
     /// loaded (213 s for 100,000 new files, 0.3 s for known ones, on a busy machine with two cores). Where metadata may
-    /// be loaded, the call goes on until then, whoever gives up waiting.
+    /// be loaded, the call goes on until then or for [`Config::listing_idle_timeout`], whoever gives up waiting.
     pub async fn list(&self, path: &str, metadata: LoadMetadata) -> Result<Listing, Error> {
         let idle_timeout = match metadata {
             LoadMetadata::Never => self.inner.config.call_timeout.max(LISTING_SILENCE),
@@ -92,7 +99,15 @@ impl Client {
         };
         match metadata {
             LoadMetadata::Never => listing.await,
-            LoadMetadata::Once | LoadMetadata::Always => self.unbroken(listing).await,
+            LoadMetadata::Once | LoadMetadata::Always => {
+                // It is never closed, and who gives up waiting here has asked for nothing yet.
+                let permit = self.inner.loading_metadata.clone().acquire_owned().await;
+                let bounded = async move {
+                    let _permit = permit;
+                    listing.await
+                };
+                self.unbroken(bounded).await
+            }
         }
     }
 

@@ -15,7 +15,9 @@ pub const WORKERS: usize = 3;
 /// The most files that a run loads.
 const FILES: usize = 400;
 /// Of a worker's cache: a batch with two copies of everything fits into the workers that are left.
-const QUOTA: u64 = 1536 * MIB;
+const QUOTA: u64 = 3072 * MIB;
+/// More than what the sidecar calls a small block: such blocks take another RPC.
+const BLOCK: u64 = 5 * MIB;
 /// What may stay: blocks that a worker had not told the master of when it was killed stay for good.
 const LEFT: u64 = 32 * MIB;
 /// For the blocks of a batch to go.
@@ -32,10 +34,9 @@ pub struct Stage<'a> {
     batch_runs: usize,
 }
 
-/// Three workers, and blocks of 1 MiB.
+/// Three workers, and blocks of 5 MiB.
 pub async fn start_cluster() -> Result<Cluster> {
-    // Files of a few MB have several blocks.
-    let options = Options { workers: WORKERS, worker_quota: QUOTA, block_size: MIB, ..Options::default() };
+    let options = Options { workers: WORKERS, worker_quota: QUOTA, block_size: BLOCK, ..Options::default() };
     Cluster::start(options).await
 }
 
@@ -92,11 +93,12 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Mostly small, some of 100 kB, some of several blocks, the last one of which is short.
+/// Mostly small, some of 100 kB, some of several blocks, large ones and a last one that is small.
 fn size(number: usize) -> u64 {
     match number {
-        _ if number % 20 == 7 => 1_500_000,
-        _ if number % 100 == 42 => 5_300_000,
+        _ if number % 40 == 7 => 1_500_000,
+        _ if number % 40 == 27 => 6_500_000,
+        _ if number % 100 == 42 => 11_000_000,
         _ if number % 4 == 1 => 100_000,
         _ => 2_000 + 100 * (number as u64 % 140),
     }

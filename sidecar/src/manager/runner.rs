@@ -42,6 +42,9 @@ use crate::{
 const FIRST_LOOK: Duration = Duration::from_millis(200);
 const LAST_LOOK: Duration = Duration::from_secs(2);
 
+/// Before blocks are asked again that could not be proven whole.
+const UNPROVEN_PAUSE: Duration = Duration::from_secs(5);
+
 /// Why a load ends other than LOADED, or pauses.
 #[derive(Debug)]
 pub(super) enum Stop {
@@ -208,10 +211,16 @@ impl Runner {
                                 (next, short, runs.ended) = (None, some, Some(Instant::now()));
                                 continue;
                             }
-                            Ok(Swept { unproven: 0, .. }) => self.lengths_are_proven().await?,
+                            Ok(Swept { unproven: 0, unasked, .. }) => {
+                                self.lengths_are_proven(unasked == 0).await?;
+                            }
                             Ok(Swept { unproven, .. }) => {
-                                let message =
-                                    format!("workers of {unproven} blocks do not answer: not proven whole");
+                                let message = format!(
+                                    "workers of {unproven} blocks do not answer, or have them no longer: not proven \
+                                     whole"
+                                );
+                                // Workers are given the time to come back, or to be known as gone.
+                                self.unless_stopped(tokio::time::sleep(UNPROVEN_PAUSE)).await?;
                                 return Ok(Some(Shut { reason: Reason::WorkersMissing, message }));
                             }
                             Err(shut) => return Ok(Some(shut)),

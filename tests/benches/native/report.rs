@@ -17,7 +17,8 @@ pub(super) fn section(name: &'static str, title: &str, pairs: usize, found: &[Fo
         "{pairs} rounds, in each all sides in turns, every second time backwards, after a round that does not \
          count; for each run a fresh directory and an empty cache. Two workers with their cache in memory, blocks of \
          64 MiB, data on the disk and in the page cache. Metadata are there before the clock starts, unless it says \
-         cold."
+         cold. All JVMs of Alluxio, the commands too, run with small heaps and the first compiler only \
+         (`-XX:TieredStopAtLevel=1`), which starts them sooner and makes them slower than production."
     ));
     section.paragraph(
         "- NATIVE: from before StartLoad to LOADED as WatchLoad says it, of one sidecar that runs already.\n\

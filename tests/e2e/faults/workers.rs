@@ -1,11 +1,11 @@
 //! A worker dies or falls silent half way through a load.
 
-use crate::outcome::{assert_honest, begin_with, half_way, loaded, shown, waits};
+use crate::outcome::{assert_honest, begin_with, half_way, loaded, shown, waits, wish};
 use alluxio_preload_api::v1::load::Reason;
 use alluxio_preload_api::v1::load_spec::Engine;
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
-use preload_tests::{Cluster, Options, Role, Sidecar};
+use preload_tests::{Cluster, MIB, Options, Role, Sidecar};
 
 const KIB: u64 = 1024;
 const NO_ARGUMENTS: [&str; 0] = [];
@@ -54,6 +54,28 @@ async fn killed_half_way(engine: Engine) -> Result<()> {
     waits(&sidecar, "two", Reason::WorkersMissing).await?;
     cluster.start_role(VICTIM).await?;
     assert_honest(&cluster, &sidecar, &loaded(&sidecar, "two").await?).await?;
+    sidecar.assert_no_errors()
+}
+
+/// Large blocks are asked for one by one, by another RPC than small ones.
+#[tokio::test]
+async fn a_worker_killed_half_way_through_large_blocks() -> Result<()> {
+    let cluster = Cluster::start(Options::default()).await?;
+    let data = cluster.data("large")?;
+    data.files(16, 12 * MIB)?;
+    let tree = cluster.oracle().tree(data.path()).await?;
+    let sidecar = Sidecar::start(&cluster, &NO_ARGUMENTS).await?;
+    // Slow enough to be disturbed.
+    let slowly = wish("one", data.path(), 1, |spec| {
+        spec.set_engine(Engine::Native);
+        spec.max_bytes_per_second = 20 * MIB;
+    });
+    sidecar.start_load(slowly?).await?;
+    half_way(&sidecar, "one", &tree, 1).await?;
+    cluster.kill(VICTIM, Signal::SIGKILL).await?;
+    let one = loaded(&sidecar, "one").await?;
+    assert_eq!(one.engine(), Engine::Native, "{}", shown(&one));
+    assert_honest(&cluster, &sidecar, &one).await?;
     sidecar.assert_no_errors()
 }
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use alluxio_client::{Client, Error, LoadMetadata, Worker, WorkerAddress};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 
-use super::SMALL_BLOCK;
+use super::{SMALL_BLOCK, request::REMOVED_WITHIN};
 use crate::{engine::MAX_CAUSES, job::AlluxioPath};
 
 /// Calls in flight.
@@ -37,8 +37,11 @@ pub fn add_up(before: &[Worker], after: &[Worker], acknowledged: &BTreeMap<i64, 
 pub struct Swept {
     /// Files of which blocks were too short, and why; those blocks are in the cache no longer.
     pub short: HashMap<String, String>,
-    /// Small blocks with fewer copies than wished on the workers that were asked, or copies that did not answer.
+    /// Small blocks with fewer copies than wished on the workers that were asked, and copies that did not answer or have
+    /// left the cache.
     pub unproven: u64,
+    /// Copies on workers that were not asked. When they come back, nobody knows whether they are whole.
+    pub unasked: u64,
 }
 
 /// Asks every small block below `path` for its last byte, on each of `workers` that holds a copy.
@@ -49,7 +52,7 @@ pub async fn sweep(
     workers: &[Worker],
 ) -> Result<Swept, Error> {
     let wished = usize::try_from(replicas).unwrap_or(usize::MAX);
-    let mut unproven = 0;
+    let (mut unproven, mut unasked) = (0, 0);
     let addresses: HashMap<i64, &WorkerAddress> = workers.iter().map(|w| (w.id, &w.address)).collect();
     let (mut short, mut silent) = (HashMap::new(), 0);
     let mut note = |asked: Asked| match asked {
@@ -72,6 +75,7 @@ pub async fn sweep(
         for block in small {
             let holders: Vec<_> = block.workers.iter().filter_map(|id| addresses.get(id).copied()).collect();
             unproven += u64::from(holders.len() < wished);
+            unasked += (block.workers.len() - holders.len()) as u64;
             for address in holders {
                 if asking.len() == ASKING {
                     asking.next().await.into_iter().for_each(&mut note);
@@ -83,16 +87,16 @@ pub async fn sweep(
     while let Some(asked) = asking.next().await {
         note(asked);
     }
-    Ok(Swept { short, unproven: unproven + silent })
+    Ok(Swept { short, unproven: unproven + silent, unasked })
 }
 
 /// What is known of one copy of a block.
 enum Asked {
-    /// Or it has left the cache, as verification will see.
     Whole,
     /// It was too short, and is removed. Of the file at this path.
     Short(String),
-    /// The worker did not say, or did not remove it. One block that cannot be read must not hide the others.
+    /// The worker has it no longer, did not say, or did not remove it. One block that cannot be read must not hide the
+    /// others.
     Silent,
 }
 
@@ -106,10 +110,10 @@ async fn ask(client: &Client, worker: &WorkerAddress, block: (i64, u64), path: S
         asked = client.has_last_byte(worker, block, ANSWER_WITHIN).await;
     }
     match asked {
-        Ok(true) | Err(Error::NotFound { .. }) => Asked::Whole,
+        Ok(true) => Asked::Whole,
         Ok(false) => {
             tracing::warn!(path, block = block.0, %worker, "a block is shorter than its file says, and is removed");
-            match client.remove_block(worker, block.0, ANSWER_WITHIN).await {
+            match client.remove_block(worker, block.0, REMOVED_WITHIN).await {
                 Ok(()) | Err(Error::NotFound { .. }) => Asked::Short(path),
                 Err(error) => {
                     tracing::warn!(path, block = block.0, %worker, %error, "it cannot be removed");

@@ -10,7 +10,7 @@ use tonic::Code;
 /// For a request whatever its size, such as a worker in a long garbage collection.
 const SHORTEST_DEADLINE: Duration = Duration::from_secs(60);
 /// A worker waits 60 s for those who use a block: no removal may come after its end was not waited for.
-const REMOVED_WITHIN: Duration = Duration::from_secs(70);
+pub(super) const REMOVED_WITHIN: Duration = Duration::from_secs(70);
 /// Two heartbeats of a worker (alluxio.worker.block.heartbeat.interval), and some.
 const HEARTBEATS: Duration = Duration::from_millis(2500);
 /// The slowest under file system that is waited for, in bytes a second.

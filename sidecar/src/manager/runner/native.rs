@@ -81,7 +81,7 @@ impl Runner {
                 }
                 causes.extend(short);
                 if done {
-                    self.lengths_are_proven().await?;
+                    self.lengths_are_proven(true).await?;
                 }
                 None
             }
@@ -111,9 +111,9 @@ impl Runner {
                 return Ok(Proof { short: HashMap::new(), done: true });
             }
         }
-        let Swept { short, unproven } = sweep(client, &wish.path, wish.replicas).await?;
+        let Swept { short, unproven, unasked } = sweep(client, &wish.path, wish.replicas).await?;
         // What was not answered may come later: it is looked at again once everything is there.
-        Ok(Proof { short, done: unproven == 0 && answered })
+        Ok(Proof { short, done: unproven + unasked == 0 && answered })
     }
 
     /// Removes what is too short.
@@ -138,9 +138,12 @@ impl Runner {
         }
     }
 
-    /// Our blocks are proven, and with them those of loads that ended before they could.
-    pub(super) async fn lengths_are_proven(&self) -> Result<(), Stop> {
+    /// Our blocks are proven. `all`: every copy there is, and with them those of loads that ended before they could be.
+    pub(super) async fn lengths_are_proven(&self, all: bool) -> Result<(), Stop> {
         self.apply(Event::LengthsProven).await?;
+        if !all {
+            return Ok(());
+        }
         // Those that cannot be read now are proven once more by the next load.
         for mut job in self.unproven_before().await.unwrap_or_default() {
             if self.live.path.contains(job.spec.path.as_str()) {

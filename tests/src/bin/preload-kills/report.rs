@@ -134,8 +134,8 @@ impl Report {
             "# Loads that were killed\n\n\
              Written by `make kills`: loads on a real Alluxio with {WORKERS} workers, each with a worker, the sidecar, or \
              both killed with SIGKILL at a random moment before it was LOADED, and started again up to 4 s later. 200 to \
-             400 files of 2 kB to 5 MB, blocks of 1 MiB, one or two copies, a third of the loads with metadata that \
-             Alluxio had not seen.\n\n\
+             400 files of 2 kB to 11 MB, blocks of up to 5 MiB, of which the larger ones take another RPC than the small, \
+             one or two copies, a third of the loads with metadata that Alluxio had not seen.\n\n\
              Right when WatchLoad says LOADED, block files on the disks of the workers that live are counted, by a way \
              that shares no code with the sidecar, and compared with the data byte by byte. LOADED is false when a block \
              has too few copies there, unless they were on a worker that was killed after the last verification had \
