@@ -20,6 +20,17 @@ pub fn bytes(n: u64) -> String {
     if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
+/// What a caller gave, in quotes and escaped. Cut when it is long: an error travels in headers, of which clients take a
+/// few KiB.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    const MOST: usize = 80;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
 /// `15m`, `1h 30m`, `2s`: whole seconds, and nothing that is zero.
 #[must_use]
 pub fn seconds(span: std::time::Duration) -> String {
@@ -31,6 +42,13 @@ pub fn seconds(span: std::time::Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn what_is_quoted_is_short() {
+        assert_eq!(super::quoted("a\n"), r#""a\n""#);
+        assert_eq!(super::quoted(&"é".repeat(80)), format!("\"{}\"", "é".repeat(80)));
+        assert_eq!(super::quoted(&"é".repeat(81)), format!("\"{}\"...", "é".repeat(80)));
+    }
+
     #[test]
     fn spans_read_well() {
         let seconds = |n| super::seconds(std::time::Duration::from_secs(n));

@@ -8,6 +8,7 @@ use std::{
 };
 
 use alluxio_preload_api::{FILE_DESCRIPTOR_SET, v1::preload_service_server::PreloadServiceServer};
+use futures_util::TryStreamExt;
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -20,8 +21,13 @@ use tonic_health::server::HealthReporter;
 use tower::layer::util::{Identity, Stack};
 
 use crate::{
-    accept::TlsIncoming, auth::Authentication, credentials::Access, metrics::Metrics, observe::Observe,
-    panics::CatchPanicLayer, service::Service,
+    accept::{Greeted, TlsIncoming},
+    auth::Authentication,
+    credentials::Access,
+    metrics::Metrics,
+    observe::Observe,
+    panics::CatchPanicLayer,
+    service::Service,
 };
 
 /// Requests are a path and a few numbers; labels may add 10 KiB.
@@ -108,10 +114,10 @@ impl Api {
         let server = server().add_routes(self.routes(Authentication::new(access.clone()))?);
         let stop = stop.cancelled_owned();
         if access.has_tls() {
-            let incoming = TlsIncoming::new(listener, access, self.metrics.clone());
+            let incoming = TlsIncoming::new(listener, access, self.metrics.clone()).map_ok(Greeted::new);
             Ok(server.serve_with_incoming_shutdown(incoming, stop).await?)
         } else {
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).map_ok(Greeted::new);
             Ok(server.serve_with_incoming_shutdown(incoming, stop).await?)
         }
     }

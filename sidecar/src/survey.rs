@@ -56,7 +56,8 @@ impl Survey {
         let tally = tally(file, &self.live, self.replicas);
         for block in &file.blocks {
             for worker in block.workers.iter().filter(|worker| self.live.contains(worker)) {
-                *self.held.entry(*worker).or_default() += block.length;
+                let held = self.held.entry(*worker).or_default();
+                *held = held.saturating_add(block.length);
             }
         }
         self.files_total += 1;
@@ -111,7 +112,8 @@ impl Survey {
 
 impl Tally {
     fn is_loaded(&self) -> bool {
-        self.bytes_cached == self.bytes_total && !self.being_written
+        // Not by the sums, which a master that lies can drive to where they say nothing.
+        self.bytes_short == 0 && !self.being_written
     }
 
     /// The line of ListFailures for `file`. `cause`: what Alluxio said, if anything.
@@ -143,10 +145,11 @@ fn tally(file: &File, live: &HashSet<i64>, replicas: u32) -> Tally {
     let mut add = |length: u64, copies: u32| {
         let wished = length.saturating_mul(u64::from(replicas));
         tally.bytes_total = tally.bytes_total.saturating_add(wished);
-        tally.bytes_cached += length.saturating_mul(u64::from(copies.min(replicas)));
+        let cached = length.saturating_mul(u64::from(copies.min(replicas)));
+        tally.bytes_cached = tally.bytes_cached.saturating_add(cached);
         tally.replicas_seen = tally.replicas_seen.min(copies);
-        tally.bytes_absent += if copies == 0 { length } else { 0 };
-        tally.bytes_short += if copies < replicas { length } else { 0 };
+        tally.bytes_absent = tally.bytes_absent.saturating_add(if copies == 0 { length } else { 0 });
+        tally.bytes_short = tally.bytes_short.saturating_add(if copies < replicas { length } else { 0 });
     };
     let mut known = 0_u64;
     for block in file.blocks.iter().filter(|block| block.length > 0) {
@@ -197,6 +200,17 @@ mod tests {
         let tally = survey.add(&file(30, &[(10, &[1])])).unwrap();
         assert_eq!((tally.bytes_total, tally.bytes_cached, tally.bytes_absent), (30, 10, 20));
         assert!(!survey.lacks_only_copies());
+    }
+
+    #[test]
+    fn lengths_beyond_any_sum_hide_nothing() {
+        let most = i64::MAX.cast_unsigned();
+        let mut survey = survey(2);
+        let blocks = |last: &'static [i64]| [(most, &[1, 2][..]), (most, &[1, 2]), (most, last)];
+        assert!(survey.add(&file(most, &blocks(&[]))).is_some(), "a block has no copy");
+        assert_eq!(survey.add(&file(most, &blocks(&[1, 2]))), None);
+        assert_eq!((survey.files_total, survey.files_cached), (2, 1));
+        assert!(!survey.is_complete());
     }
 
     #[test]

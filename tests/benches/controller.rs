@@ -4,13 +4,13 @@
 mod fleet;
 
 use crate::document::Section;
-use crate::machine::Memory;
 use crate::{Bench, machine, plot};
 use anyhow::{Result, ensure};
 use fleet::{AT_ONCE, Fleet, LIMIT, WORKERS, Writes, condition, names, watched_again};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::jiff::Timestamp;
 use nix::sys::signal::Signal;
+use preload_tests::resident::Memory;
 use preload_tests::stats::{Spread, milliseconds, number, percentile};
 use preload_tests::stub::Stub;
 use preload_tests::{Crds, Kubernetes, KubernetesOptions, Part, crds, http, wait};

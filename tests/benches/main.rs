@@ -28,7 +28,7 @@ use std::time::Instant;
 use tokio::sync::OnceCell;
 
 /// In the order of the document.
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 14] = [
     "durable",
     "watchers",
     "startup",
@@ -39,6 +39,7 @@ const SECTIONS: [&str; 13] = [
     "native-middle",
     "native-big",
     "native-cached",
+    "native-cancel",
     "native-memory",
     "exec",
     "controller",
@@ -91,6 +92,7 @@ impl Bench {
             "native-middle" => native::middle(self).await,
             "native-big" => native::big(self).await,
             "native-cached" => native::cached(self).await,
+            "native-cancel" => native::cancelled(self).await,
             "native-memory" => native::memory(self).await,
             "exec" => exec::run(self).await,
             _ => controller::run(self).await,

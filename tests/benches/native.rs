@@ -1,12 +1,14 @@
 //! Engine NATIVE against the ways that Alluxio itself has, and against cp, the limit: the same data, in turns.
 //!
 //! Sections: a shape of data each (`native-small`, `native-middle`, `native-big`), `native-cold` for files that Alluxio
-//! has not seen, `native-cached` for what is there already, `native-memory` for what the sidecar takes of the machine.
+//! has not seen, `native-cached` for what is there already, `native-cancel` for what ends early, `native-memory` for what
+//! the sidecar takes of the machine.
 //!
 //! Invariants: each run has a fresh directory whose metadata nobody has seen, or all have; what a side has done
 //! is counted on the workers' disks, never believed; before the next run the cache is empty again.
 
 mod cached;
+mod cancelled;
 mod case;
 mod memory;
 mod profile;
@@ -64,6 +66,7 @@ pub(crate) async fn big(bench: &Bench) -> Result<Section> {
 }
 
 pub(crate) use cached::run as cached;
+pub(crate) use cancelled::run as cancelled;
 pub(crate) use memory::run as memory;
 
 /// Both replications, with metadata that is there.

@@ -2,13 +2,13 @@
 
 use crate::Bench;
 use crate::document::Section;
-use crate::machine::Memory;
 use alluxio_preload_api::v1::{CancelLoadRequest, ListLoadsRequest, WatchLoadRequest};
 use anyhow::{Context, Result, bail};
 use futures_util::future::try_join_all;
 use preload_sidecar::clock::Clock;
 use preload_sidecar::job::{AlluxioPath, Job, LoadId, Spec, State, Transition};
 use preload_sidecar::store::{Created, Store};
+use preload_tests::resident::Memory;
 use preload_tests::stats::Spread;
 use preload_tests::{Sandbox, Setup, Sidecar, load};
 use std::path::Path;

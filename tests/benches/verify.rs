@@ -1,12 +1,12 @@
 //! A verification of 100,000 files, and the memory it takes.
 
 use crate::document::Section;
-use crate::machine::Memory;
 use crate::{Bench, plot};
 use alluxio_client::{Client, Config, LoadMetadata};
 use alluxio_preload_api::v1::Load;
 use alluxio_preload_api::v1::load::State;
 use anyhow::{Context, Result, bail};
+use preload_tests::resident::Memory;
 use preload_tests::stats::Spread;
 use preload_tests::{Cluster, Data, Setup, load, wait};
 use std::time::{Duration, Instant};

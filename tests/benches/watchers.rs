@@ -3,13 +3,13 @@
 mod crowd;
 
 use crate::document::Section;
-use crate::machine::Memory;
 use crate::{Bench, machine, plot};
 use alluxio_preload_api::v1::load::State;
 use alluxio_preload_api::v1::preload_service_client::PreloadServiceClient;
 use alluxio_preload_api::v1::{CancelLoadRequest, StartLoadRequest};
 use anyhow::{Context, Result, bail};
 use crowd::{Crowd, Seen};
+use preload_tests::resident::Memory;
 use preload_tests::stats::{Spread, milliseconds, percentile};
 use preload_tests::{Setup, load};
 use std::time::{Duration, Instant};

@@ -11,6 +11,7 @@ mod disk;
 mod faults;
 mod harness;
 mod history;
+mod hostile;
 mod kubernetes;
 mod loads;
 mod manifests;

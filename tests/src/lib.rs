@@ -65,6 +65,7 @@ pub mod processes;
 pub mod proxy;
 pub mod random;
 pub mod registration;
+pub mod resident;
 pub mod rights;
 pub mod sandbox;
 pub mod secret;

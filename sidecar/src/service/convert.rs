@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use v1::{load, load_spec};
 
 use crate::{
+    human::quoted,
     job::{
         AlluxioPath, EngineChoice, EngineKind, Failure, Job, LoadId, LoadMetadata, Progress, Reason, Spec,
         SpecError, State, Transition,
@@ -156,7 +157,8 @@ fn labels(
             let accepted = format!(
                 "keys of 1 to {MAX_LABEL_KEY} bytes and values of at most {MAX_LABEL_VALUE} are accepted"
             );
-            return Err(error(field, format!("has an entry {key:?} that is too long or empty; {accepted}")));
+            let key = quoted(key);
+            return Err(error(field, format!("has an entry {key} that is too long or empty; {accepted}")));
         }
     }
     Ok(labels)

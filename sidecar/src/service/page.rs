@@ -1,6 +1,6 @@
 //! Pages of answers: sizes and tokens (AIP-158).
 
-use crate::job::SpecError;
+use crate::{human::quoted, job::SpecError};
 
 const DEFAULT_SIZE: usize = 50;
 const MAX_SIZE: usize = 1000;
@@ -21,7 +21,7 @@ pub(super) fn in_list(list: u64, token: &str) -> String {
 }
 
 fn bad_token(token: &str) -> SpecError {
-    let problem = format!("is {token:?}; give the next_page_token of the answer before");
+    let problem = format!("is {}; give the next_page_token of the answer before", quoted(token));
     SpecError { field: "page_token", problem }
 }
 

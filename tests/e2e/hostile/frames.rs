@@ -1,0 +1,71 @@
+//! HTTP/2 by hand (RFC 9113, 7541), for what no library would send.
+
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// What every connection begins with.
+pub(super) fn greeting() -> Vec<u8> {
+    let mut greeting = PREFACE.to_vec();
+    greeting.extend(frame(SETTINGS, 0, 0, &[]));
+    greeting
+}
+
+/// The headers of a unary call.
+fn fields(path: &str) -> Vec<u8> {
+    // Of the static table: :method POST, :scheme http.
+    let mut fields = vec![0x83, 0x86];
+    // Literals with a name of the table: :path, :authority, content-type. Shorter than 127 bytes each.
+    for (name, value) in [(&[0x04_u8][..], path), (&[0x01], "preload"), (&[0x0f, 0x10], "application/grpc")] {
+        fields.extend(name);
+        literal(&mut fields, value);
+    }
+    fields.push(0);
+    literal(&mut fields, "te");
+    literal(&mut fields, "trailers");
+    fields
+}
+
+fn literal(fields: &mut Vec<u8>, text: &str) {
+    fields.push(text.len() as u8);
+    fields.extend(text.as_bytes());
+}
+
+/// A call with a body that is never sent.
+pub(super) fn call(stream: u32, path: &str) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS, stream, &fields(path))
+}
+
+/// The beginning of a call whose headers go on.
+pub(super) fn endless_call(stream: u32) -> Vec<u8> {
+    frame(HEADERS, END_STREAM, stream, &fields("/preload.v1.PreloadService/GetLoad"))
+}
+
+/// A hundred more headers.
+pub(super) fn continuation(stream: u32) -> Vec<u8> {
+    let mut fields = Vec::new();
+    for _ in 0..100 {
+        fields.push(0);
+        literal(&mut fields, "x-more");
+        literal(&mut fields, &"x".repeat(100));
+    }
+    frame(CONTINUATION, 0, stream, &fields)
+}
+
+pub(super) fn reset(stream: u32) -> Vec<u8> {
+    const CANCEL: [u8; 4] = [0, 0, 0, 8];
+    frame(RST_STREAM, 0, stream, &CANCEL)
+}
