@@ -16,13 +16,14 @@ BENCH_ARGS ?=
 KILLS ?= 200
 RUNS ?= 10
 SEED ?=
+CARGO_DENY = 0.20.2
 
 # A panic shows where it was; an error of the harness says what it is without the stack of the runtime.
 export RUST_BACKTRACE ?= 1
 export RUST_LIB_BACKTRACE ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites demo demo-kubernetes cluster static test e2e kills torture check bench manifests clean
+.PHONY: help prerequisites demo demo-kubernetes cluster static test e2e kills torture fuzz check deny bench manifests clean
 
 help: ## Lists these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,13 +71,21 @@ torture: ## Calls at random while a nemesis is at work, RUNS=10 times, adds to d
 	@cargo build --workspace --locked --bins
 	@target/debug/preload-torture $(RUNS) $(SEED)
 
+fuzz: ## Fuzzes five targets (docs/reliability.md), SECONDS_EACH=60; what is found stays in fuzz/artifacts
+	fuzz/run
+
 check: ## Checks format, lints and documentation
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy --workspace --test cluster --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
+deny: ## Checks licences, sources and double versions of the crates that we use
+	@cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked --version $(CARGO_DENY)
+	cargo deny --locked check bans licenses sources
+
 bench: prerequisites static ## Measures, writes docs/benchmarks.md; BENCH_ARGS=name: one section, native: all native-*
+	@tests/prerequisites ghz
 	cargo build --workspace --release --locked
 	cargo bench --package preload-tests --bench preload --locked -- $(BENCH_ARGS)
 	cargo bench --package preload-sidecar --bench store --locked

@@ -7,6 +7,7 @@
 //!
 //! Invariants: what is compared runs in turns, in one run and on one disk; nothing fails because it is slow.
 
+mod calls;
 mod controller;
 mod document;
 mod durable;
@@ -15,6 +16,7 @@ mod machine;
 mod native;
 mod overhead;
 mod plot;
+mod soak;
 mod startup;
 mod verify;
 mod watchers;
@@ -28,8 +30,9 @@ use std::time::Instant;
 use tokio::sync::OnceCell;
 
 /// In the order of the document.
-const SECTIONS: [&str; 14] = [
+const SECTIONS: [&str; 16] = [
     "durable",
+    "calls",
     "watchers",
     "startup",
     "verify",
@@ -43,7 +46,11 @@ const SECTIONS: [&str; 14] = [
     "native-memory",
     "exec",
     "controller",
+    // An hour, and so only by its name.
+    SOAK,
 ];
+
+const SOAK: &str = "soak";
 
 /// What the sections share.
 #[derive(Debug)]
@@ -83,6 +90,7 @@ impl Bench {
     async fn run(&self, name: &str) -> Result<Section> {
         match name {
             "durable" => durable::run(self).await,
+            "calls" => calls::run(self).await,
             "watchers" => watchers::run(self).await,
             "startup" => startup::run(self).await,
             "verify" => verify::run(self).await,
@@ -95,6 +103,7 @@ impl Bench {
             "native-cancel" => native::cancelled(self).await,
             "native-memory" => native::memory(self).await,
             "exec" => exec::run(self).await,
+            SOAK => soak::run(self).await,
             _ => controller::run(self).await,
         }
     }
@@ -132,7 +141,10 @@ async fn measure() -> Result<()> {
     let bench = Bench { quick, cluster: OnceCell::new(), scene: OnceCell::new(), begun: Instant::now() };
     let mut sections = Vec::new();
     let mut failed = Vec::new();
-    for name in SECTIONS.iter().filter(|name| names.is_empty() || names.iter().any(|n| picks(n, name))) {
+    let chosen = |section: &str| {
+        (names.is_empty() && section != SOAK) || names.iter().any(|name| picks(name, section))
+    };
+    for name in SECTIONS.iter().filter(|name| chosen(name)) {
         bench.say(name);
         match bench.run(name).await {
             Ok(section) => {

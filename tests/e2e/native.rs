@@ -61,7 +61,7 @@ async fn small_and_large_files_are_spread_evenly() -> Result<()> {
     sidecar.start_load(natively("again", data.path(), 2, |_| {})?).await?;
     let again = loaded(&sidecar, "again").await?;
     assert_eq!((again.attempt, loadings(&again)), (0, 0), "{}", shown(&again));
-    sidecar.assert_no_errors()
+    sidecar.assert_quiet()
 }
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn neither_a_command_nor_a_job_service_is_needed() -> Result<()> {
     assert_eq!(load.engine_reason, "no job service with live workers answers");
     assert!(!visited(&load).contains(&(State::Waiting, Reason::NoJobWorker)));
     cluster.oracle().assert_loaded(data.path(), 2).await?;
-    sidecar.assert_no_errors()
+    sidecar.assert_quiet()
 }
 
 /// A limit cannot be kept by the command, and nothing comes in faster than it says.
@@ -106,5 +106,5 @@ async fn the_bandwidth_is_limited() -> Result<()> {
     });
     let status = status_of(sidecar.start_load(command?).await)?;
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
-    sidecar.assert_no_errors()
+    sidecar.assert_quiet()
 }

@@ -1,9 +1,9 @@
 //! The real `preload-controller` binary as a process, for one namespace.
 
-use crate::http;
 use crate::kubernetes::Kubernetes;
 use crate::leash::{self, Exit, Leash};
 use crate::wait;
+use crate::{complaints, http};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use std::ffi::OsString;
@@ -249,11 +249,12 @@ impl<'a> Controller<'a> {
 
     /// Fails if it logged an error or a panic.
     pub fn assert_no_errors(&self) -> Result<()> {
-        let log = self.log();
-        match log.lines().find(|line| line.contains(" ERROR ") || line.contains("panicked at")) {
-            Some(line) => bail!("the controller logged: {line}"),
-            None => Ok(()),
-        }
+        complaints::assert_none("controller", &self.log(), complaints::ERRORS)
+    }
+
+    /// Fails if it logged a warning, an error or a panic.
+    pub fn assert_quiet(&self) -> Result<()> {
+        complaints::assert_none("controller", &self.log(), complaints::WARNINGS)
     }
 }
 

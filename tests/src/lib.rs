@@ -44,6 +44,7 @@
 pub mod certificates;
 pub mod cgroup;
 pub mod cluster;
+mod complaints;
 pub mod controller;
 pub mod course;
 pub mod crds;

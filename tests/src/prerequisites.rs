@@ -13,6 +13,8 @@ pub const ALLUXIO: &str = "2.9.3";
 pub const ALLUXIO_WITHOUT_DISTRIBUTED_LOAD: &str = "2.9.6";
 /// Also in `tests/prerequisites`, which builds it.
 const GRPCURL: &str = "1.9.3";
+/// Also in `tests/prerequisites`, which builds it when it is asked for it.
+const GHZ: &str = "0.121.0";
 /// Also in `tests/prerequisites`, which builds it, and in `kubernetes/go.mod`.
 pub const KUBERNETES: &str = "1.36.3";
 /// Also in `tests/prerequisites`, which builds it, and in `dns/go.mod`.
@@ -48,6 +50,11 @@ pub fn class_path(version: &str) -> Result<OsString> {
 /// The grpcurl binary.
 pub fn grpcurl() -> Result<PathBuf> {
     built("grpcurl", GRPCURL)
+}
+
+/// The load generator of the benchmark of calls.
+pub fn ghz() -> Result<PathBuf> {
+    built("ghz", GHZ).context("it is built by tests/prerequisites ghz")
 }
 
 /// The binary that is any part of Kubernetes, as its first argument says.

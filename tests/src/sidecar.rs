@@ -3,11 +3,11 @@
 
 use crate::certificates::Identity;
 use crate::cluster::Cluster;
-use crate::http;
 use crate::leash::{self, Exit, Leash};
 use crate::processes::{self, Process};
 use crate::sandbox::Sandbox;
 use crate::wait;
+use crate::{complaints, http};
 use alluxio_preload_api::client::is_terminal;
 use alluxio_preload_api::v1::load::State;
 use alluxio_preload_api::v1::preload_service_client::PreloadServiceClient;
@@ -326,14 +326,12 @@ impl<'a> Sidecar<'a> {
 
     /// Fails if it logged an error or a panic.
     pub fn assert_no_errors(&self) -> Result<()> {
-        let log = self.log();
-        let bad = |line: &&str| {
-            line.contains(" ERROR ") || line.contains("\"level\":\"ERROR\"") || line.contains("panicked at")
-        };
-        match log.lines().find(bad) {
-            Some(line) => bail!("the sidecar logged: {line}"),
-            None => Ok(()),
-        }
+        complaints::assert_none("sidecar", &self.log(), complaints::ERRORS)
+    }
+
+    /// Fails if it logged a warning, an error or a panic: where nothing was wrong, it has nothing to warn of.
+    pub fn assert_quiet(&self) -> Result<()> {
+        complaints::assert_none("sidecar", &self.log(), complaints::WARNINGS)
     }
 
     // === calls ===

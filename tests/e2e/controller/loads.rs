@@ -42,8 +42,8 @@ async fn from_apply_to_loaded() -> Result<()> {
     world.events_tell(&["Pending", "Loaded", "PreloadNotStarted", "PreloadLoaded"]).await?;
     world.preloads.assert_paced(NAME)?;
     world.runtimes.assert_paced(NAME)?;
-    world.controller.assert_no_errors()?;
-    world.sidecar.assert_no_errors()
+    world.controller.assert_quiet()?;
+    world.sidecar.assert_quiet()
 }
 
 /// In the order of `wanted`, and nothing else: a state that was too short to be written may be missing.
