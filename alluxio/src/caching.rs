@@ -2,8 +2,14 @@
 //!
 //! An acknowledgement is a hint: a worker without room says ok and evicts, and what it holds is known to the master
 //! after its next heartbeat (1 s).
+//!
+//! Requests to cache are not cut off when nobody waits for them any more: see `Client::unbroken_by`.
 
-use crate::{Client, Error, WorkerAddress, connection::MAX_MESSAGE, wire::block};
+use crate::{
+    Client, Error, WorkerAddress,
+    connection::{Connection, MAX_MESSAGE},
+    wire::block,
+};
 use block::block_worker_client::BlockWorkerClient;
 use futures_util::{StreamExt, future::ready, stream};
 use std::{sync::Arc, time::Duration};
@@ -75,7 +81,7 @@ impl Client {
             length: Some(signed(block.length)),
             r#async: Some(false),
         };
-        self.worker(worker, deadline, None, |connection| {
+        self.unbroken_by(deadline, worker, move |connection| {
             let request = request.clone();
             async move { BlockWorkerClient::new(connection.service()).cache(request).await }
         })
@@ -110,17 +116,16 @@ impl Client {
                 user: None,
             }),
         };
-        let response = self
-            .worker(worker, deadline, None, |connection| {
-                let request = request.clone();
-                async move {
-                    BlockWorkerClient::new(connection.service())
-                        .max_decoding_message_size(MAX_MESSAGE)
-                        .load(request)
-                        .await
-                }
-            })
-            .await?;
+        let load = move |connection: Arc<Connection>| {
+            let request = request.clone();
+            async move {
+                BlockWorkerClient::new(connection.service())
+                    .max_decoding_message_size(MAX_MESSAGE)
+                    .load(request)
+                    .await
+            }
+        };
+        let response = self.unbroken_by(deadline, worker, load).await?;
         let failed = |status: &block::BlockStatus| status.code.unwrap_or_default() != 0;
         Ok(response
             .block_status

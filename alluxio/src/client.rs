@@ -14,7 +14,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::task::TaskTracker;
 use tonic::{Response, Status};
 use tracing::Instrument;
@@ -31,6 +31,9 @@ const LISTING_SILENCE: Duration = Duration::from_secs(30);
 /// Listings that load metadata at once. They go on when nobody waits for them any more, so their number is bounded here.
 const LOADING_METADATA: usize = 32;
 
+/// For a worker to end what nobody waits for any more, such as one in a long garbage collection.
+const ENDS_WITHIN: Duration = Duration::from_secs(120);
+
 /// A client of one Alluxio cluster. Cheap to clone; clones share their connections: one to the leading master, one to
 /// the leading job master, one to each worker that was pinged.
 #[derive(Debug, Clone)]
@@ -45,7 +48,7 @@ struct Inner {
     job_master: Servers,
     /// By `host:port`. Bounded by the cluster: a worker that does not answer, or is not listed any more, goes.
     workers: Mutex<HashMap<String, Arc<Servers>>>,
-    /// Calls under which the master loads metadata; see [`Client::unbroken`].
+    /// Calls under which the master loads metadata or a worker caches blocks; see [`Client::unbroken`].
     unbroken: TaskTracker,
     /// Of those, listings.
     loading_metadata: Arc<Semaphore>,
@@ -125,7 +128,35 @@ impl Client {
         })
     }
 
-    /// Waits until the master loads no metadata for us any more. Before a process ends, it waits for this.
+    /// As [`Client::unbroken`], for a worker that caches blocks; the caller has its answer or an error within `deadline`.
+    /// When a client hangs up, a worker that is about to tell the master of a block over a new connection fails to, and
+    /// tries again for two minutes (2.9.3: `BlockMasterClient` connects in the context of the cancelled call). The block
+    /// stays half made, and all others wait behind the few connections of that kind.
+    pub(crate) async fn unbroken_by<T, F>(
+        &self,
+        deadline: Duration,
+        worker: &WorkerAddress,
+        call: impl Fn(Arc<Connection>) -> F + Send + Sync + 'static,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<Response<T>, Status>> + Send,
+    {
+        let (client, address) = (self.clone(), worker.clone());
+        let patient = async move { client.worker(&address, deadline + ENDS_WITHIN, None, call).await };
+        match timeout(deadline, self.unbroken(patient)).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                let server = worker.to_string();
+                // The next call has a connection of its own.
+                self.known_workers().remove(&server);
+                Err(Error::DeadlineExceeded { server, after: deadline })
+            }
+        }
+    }
+
+    /// Waits until no master loads metadata, and no worker caches blocks, for us any more. Before a process ends, it
+    /// waits for this.
     pub async fn settled(&self) {
         self.inner.unbroken.close();
         self.inner.unbroken.wait().await;
@@ -377,5 +408,42 @@ fn live_workers() -> block::GetWorkerReportPOptions {
     block::GetWorkerReportPOptions {
         field_ranges: fields.map(Into::into).to_vec(),
         worker_range: Some(block::WorkerRange::Live.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use tokio::sync::{Notify, oneshot};
+
+    #[tokio::test]
+    async fn a_call_that_must_not_be_cut_off_ends_without_its_caller() {
+        let client = Client::new(Config::default());
+        let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let ended = Arc::new(AtomicBool::new(false));
+        let call = {
+            let (begun, go_on, ended) = (begun.clone(), go_on.clone(), ended.clone());
+            async move {
+                begun.notify_one();
+                go_on.notified().await;
+                ended.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+        };
+        tokio::select! {
+            _ = client.unbroken(call) => panic!("it waits to go on"),
+            () = begun.notified() => {}
+        }
+        // Nobody waits for it any more.
+        let (settled, is_settled) = oneshot::channel();
+        tokio::spawn(async move {
+            client.settled().await;
+            settled.send(()).ok();
+        });
+        assert!(!ended.load(Ordering::Relaxed));
+        go_on.notify_one();
+        is_settled.await.unwrap();
+        assert!(ended.load(Ordering::Relaxed), "it was cut off, or not waited for");
     }
 }

@@ -3,7 +3,7 @@
 //! [`Client`] has one method for each call; `examples/inspect.rs` shows all of them. It owns connections and
 //! authentication (SIMPLE, NOSASL), time limits, and the search for the master that leads. It never caches answers,
 //! never polls, and has no call that must not be repeated. Its only tasks are calls under which the master loads
-//! metadata: they must not be cut off, and [`Client::settled`] waits for them.
+//! metadata or a worker caches blocks: they must not be cut off, and [`Client::settled`] waits for them.
 //!
 //! Facts in the documentation of items were measured with Alluxio 2.9.3 unless said otherwise. The messages in `proto/`
 //! are our own subset, written from the field numbers.

@@ -127,6 +127,9 @@ impl Session {
             let hint = unsure.then_some("the load may have been started: preloadctl list");
             self.call_error(status, hint)
         })?;
+        if is_terminal(load.state(), false) && load.state() != State::Loaded {
+            note("next: the id belongs to this load, which has ended; start the next one with another --id");
+        }
         if watch {
             return Ok(reached(self.watch(&load, false).await?, State::Loaded));
         }
@@ -136,9 +139,6 @@ impl Session {
                 note(&format!("follow it with: preloadctl watch {}", text::clean(&load.id)));
             }
             return Ok(Exit::Ok);
-        }
-        if load.state() != State::Loaded {
-            note("next: the id belongs to this load, which has ended; start the next one with another --id");
         }
         Ok(reached(load.state(), State::Loaded))
     }

@@ -86,7 +86,7 @@ pub struct AlluxioArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitArgs {
-    /// Loads that run at once; each has a JVM of its own (up to 512 MiB of heap)
+    /// Loads that run at once; one by distributedLoad has a JVM of its own (up to 512 MiB of heap)
     #[arg(long, env = "PRELOAD_MAX_RUNNING", default_value_t = Limits::default().running,
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
     pub max_running: usize,
@@ -99,7 +99,7 @@ pub struct LimitArgs {
     /// How many finished loads are remembered
     #[arg(long, env = "PRELOAD_RETAINED", default_value_t = Limits::default().retained)]
     pub retained: usize,
-    /// A command that makes no progress for this long is stopped, and tried again
+    /// A distributedLoad that makes no progress for this long is stopped, and what it left undone is loaded natively
     #[arg(long, env = "PRELOAD_STALL_AFTER", default_value = "15m", value_parser = patience)]
     pub stall_after: Duration,
 }

@@ -54,8 +54,9 @@ use crate::{
 /// Tries to end a load whose task is gone, after the first.
 const BURIALS: u32 = 3;
 
-/// How long a stop waits for a master that loads metadata for us. Kubernetes kills after 30 s by default.
-const METADATA_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a stop waits for a master that loads metadata and workers that cache blocks for us. Kubernetes kills after
+/// 30 s by default.
+const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 
 /// How much the sidecar takes on.
 #[derive(Debug, Clone, Copy)]
@@ -114,7 +115,7 @@ pub enum ManagerError {
     QueueFull { live: usize },
     #[error("there is no load {id}")]
     NotFound { id: LoadId, store: Uuid },
-    #[error("load {id} is {state:?}; cancel it first")]
+    #[error("load {id} is {}; cancel it first", format!("{state:?}").to_ascii_uppercase())]
     StillLive { id: LoadId, state: State },
     #[error("load {id} is {state:?}; only a LOADED load is checked")]
     NotLoaded { id: LoadId, state: State },
@@ -331,9 +332,10 @@ impl Manager {
         self.0.stopping.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
-        if timeout(METADATA_PATIENCE, self.0.alluxio.settled()).await.is_err() {
+        if timeout(SETTLED_WITHIN, self.0.alluxio.settled()).await.is_err() {
             tracing::warn!(
-                "the master still loads metadata; a file that it is about to make known may stay incomplete"
+                "calls are cut off: a file that the master is about to make known may stay incomplete, and a worker \
+                 be busy for two minutes"
             );
         }
     }

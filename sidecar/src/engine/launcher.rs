@@ -63,7 +63,10 @@ pub struct Endpoints {
 /// The launcher cannot be used. The operator corrects `--alluxio` or the container.
 #[derive(Debug, Error)]
 pub enum LauncherError {
-    #[error("no executable alluxio script: {tried}; give --alluxio, or set ALLUXIO_HOME or PATH")]
+    #[error(
+        "no executable alluxio script: {tried}; give --alluxio, or set ALLUXIO_HOME or PATH; with --alluxio-master \
+         engine NATIVE needs none"
+    )]
     NotFound { tried: String },
     #[error(transparent)]
     Process(#[from] ProcessError),
@@ -88,7 +91,10 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf, LauncherError> {
         }
     };
     candidates.iter().find(|path| is_executable(path)).cloned().ok_or_else(|| {
-        let tried = candidates.iter().map(|c| c.display().to_string()).collect::<Vec<_>>().join(", ");
+        let mut tried: Vec<_> = candidates.iter().map(|c| c.display().to_string()).collect();
+        tried.sort_unstable();
+        tried.dedup();
+        let tried = tried.join(", ");
         LauncherError::NotFound { tried }
     })
 }

@@ -1,8 +1,8 @@
 //! Loads without a JVM and without a job service: asks the workers themselves to cache each block.
 //!
 //! `feed` lists what is missing, `placement` says which worker gets which block, `dispatch` keeps the workers busy,
-//! `request` is one call to one of them. A load is one future: dropping it ends every call (what a worker has begun it
-//! finishes, some blocks at most).
+//! `request` is one call to one of them. A load is one future: dropping it waits for no call any more. What a worker was
+//! asked for it still does, some blocks at most: calls are not cut off, see `alluxio_client`.
 //!
 //! Invariants: blocks in flight per worker, blocks open in all, and the backlog are bounded, however long the listing;
 //! an acknowledgement is a hint, and only verification says LOADED.

@@ -45,6 +45,9 @@ impl TryFrom<String> for AlluxioPath {
         if text.len() > MAX_BYTES {
             return Err(format!("is {} bytes long; at most {MAX_BYTES} are accepted", text.len()));
         }
+        if text.contains("://") {
+            return Err(format!("is a URI; {wanted}, without scheme and host"));
+        }
         if !text.starts_with('/') {
             return Err(format!("is not absolute; {wanted}"));
         }

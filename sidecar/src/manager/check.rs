@@ -194,7 +194,7 @@ fn unjudged(message: impl Into<String>) -> Finding {
 fn silent(proven: &Survey, roll: &Roll) -> Shut {
     let who: Vec<_> = roll.doubtful.iter().map(|(_, what)| what.as_str()).collect();
     let message = format!(
-        "{} of {} files have copies only on workers that may come back: {}",
+        "{} of {} files are whole only with copies on workers that may come back: {}",
         proven.files_missing(),
         proven.files_total,
         who.join(", ")

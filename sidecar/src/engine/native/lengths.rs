@@ -58,7 +58,8 @@ pub async fn sweep(
     let mut note = |asked: Asked| match asked {
         Asked::Whole => {}
         Asked::Short(path) if short.len() < MAX_CAUSES => {
-            let why = "it has become shorter in the under file system since its metadata were loaded";
+            let why = "it has become shorter in the under file system since its metadata were loaded: load it with \
+                       load_metadata ALWAYS";
             short.insert(path, why.to_owned());
         }
         Asked::Short(_) => {}
