@@ -7,7 +7,8 @@ TEST_ARGS ?=
 # What waits for minutes until Alluxio itself notices something, or for chance: `make e2e`.
 LONG_CASES = faults::workers faults::master faults::job_service cancel::foreign crash::random \
   cancel::a_load_that_takes_too_long crash::each::killed_after_each_transition_of_a_load_that_fails \
-  crash::each::killed_after_each_transition_of_a_load_that_is_repaired reverify::silence \
+  crash::each::killed_after_each_transition_of_a_load_that_is_repaired \
+  crash::each::killed_after_each_transition_of_a_native_load_that_fails reverify::silence \
   versions::without_distributed_load_a_worker versions::without_distributed_load_cuts \
   wishes::replication_limits wishes::room controller::crash::after_every_write_of_a_change
 BENCH_ARGS ?=

@@ -51,7 +51,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<Section> {
     let mut section = Section::new("native-cancel", "Engine NATIVE: cancelled half way");
     section.paragraph(&format!(
         "{rounds} rounds for each shape, one copy: CancelLoad once a tenth is in the cache; until WatchLoad says \
-         CANCELLED. A worker finishes what it was asked for before: at most a few blocks of each."
+         CANCELLED. A worker finishes what it was asked for before: at most 16 blocks each."
     ));
     section.table(["data", "CancelLoad to CANCELLED, ms", "MB cached after it"], &rows);
     section.bars(&[("cancelled within 1 s, at most", format!("{} ms", number(slowest)), slowest < 1_000.0)]);
