@@ -128,10 +128,10 @@ async fn count(client: &Client, metadata: LoadMetadata) {
 fn judge(survey: &mut Survey, file: &File) {
     let tally = survey.add(file);
     let known: u128 = file.blocks.iter().map(|block| u128::from(block.length)).sum();
-    let live = |block: &&alluxio_client::Block| {
+    let short = |block: &alluxio_client::Block| {
         block.length > 0 && block.workers.iter().filter(|id| matches!(id, 1 | 2)).count() < 2
     };
-    let lacks = known < u128::from(file.length) || file.blocks.iter().any(|block| live(&block));
+    let lacks = known < u128::from(file.length) || file.blocks.iter().any(short);
     if !file.folder && (lacks || !file.completed) {
         let tally = tally.expect("what lacks blocks is not loaded");
         drop(tally.failure(file, 2, None));

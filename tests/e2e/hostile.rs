@@ -54,7 +54,7 @@ impl<'a> House<'a> {
     }
 }
 
-/// Each of these is kept open by a stranger who says no more than `words`.
+/// Strangers who say no more than `words`, and keep their connections open.
 async fn silent_after(words: &[u8]) -> Result<()> {
     let sandbox = Sandbox::new()?;
     let house = House::new(&sandbox).await?;
@@ -230,7 +230,7 @@ async fn ten_thousand_streams() -> Result<()> {
     })
     .await?;
     house.serves_others().await?;
-    // One stream more than a connection may have waits; it is not refused, and harms nobody.
+    // They all hear of the end.
     house.sidecar.client()?.cancel_load(CancelLoadRequest { load_id: "honest".into() }).await?;
     for end in watchers.join_all().await {
         assert_eq!(end?, Some(State::Cancelled));
