@@ -129,8 +129,8 @@ pub struct Start {
     /// Absolute Alluxio path of a directory or a file
     pub path: String,
     /// Lower-case letters, digits and dashes, at most 63; without one the sidecar makes one
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub id: String,
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub id: Option<String>,
     /// Copies of each block, each on another worker [default: 1]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub replicas: Option<u32>,

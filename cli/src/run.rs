@@ -230,7 +230,7 @@ fn request(start: Start) -> (StartLoadRequest, bool) {
     };
     spec.set_engine(engine.into());
     spec.set_load_metadata(load_metadata.into());
-    (StartLoadRequest { load_id: id, spec: Some(spec) }, watch)
+    (StartLoadRequest { load_id: id.unwrap_or_default(), spec: Some(spec) }, watch)
 }
 
 /// Durations too long for protobuf (292 billion years) are no limit.

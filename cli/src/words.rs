@@ -126,6 +126,22 @@ fn failures(load: &Load) -> String {
     }
 }
 
+/// Why there is no file to name.
+pub(crate) fn no_failures(state: State) -> &'static str {
+    match state {
+        State::Loaded => "none: every file is loaded",
+        State::Failed | State::Cancelled | State::Stale => {
+            "none are known: the load ended before it looked for them; preloadctl get says why"
+        }
+        State::Unspecified
+        | State::Queued
+        | State::Waiting
+        | State::Listing
+        | State::Loading
+        | State::Verifying => "none are known yet: the load looks for them when it has loaded (VERIFYING)",
+    }
+}
+
 /// `42%, 1.20 GiB of 2.90 GiB, 420 of 1,000 files, 3 failed, 120.00 MiB/s, 14s left`
 pub(crate) fn amounts(load: &Load) -> String {
     let Some(progress) = load.progress else { return String::new() };

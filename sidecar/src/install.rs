@@ -19,7 +19,7 @@ const MODE: u32 = 0o755;
 
 /// Nothing was installed; what was there before still is. The operator corrects the volume.
 #[derive(Debug, Error)]
-#[error("cannot install {}: {problem}: {source}", target.display())]
+#[error("cannot install {}: {problem}", target.display())]
 pub struct InstallError {
     target: PathBuf,
     problem: String,

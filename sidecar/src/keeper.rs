@@ -11,6 +11,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     admin::{self, Admin},
+    human::chain,
     metrics::Metrics,
     readiness::{Part, Readiness},
     run::RunError,
@@ -82,7 +83,7 @@ impl Keeper {
             if !self.stay_up {
                 return Err(error);
             }
-            self.readiness.shut(part, format!("{error}; trying again"));
+            self.readiness.shut(part, format!("{}; trying again", chain(&error)));
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(RETRY) => {}

@@ -34,18 +34,18 @@ const STORE_RETRY: Duration = Duration::from_secs(2);
 /// For connections to end by themselves; clients resume their watches elsewhere.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// The process cannot serve. The operator acts on the message.
+/// The process cannot serve. The operator acts on the message and its causes.
 #[derive(Debug, Error)]
 pub enum RunError {
-    #[error("cannot listen on {flag} {address}: {source}")]
+    #[error("cannot listen on {flag} {address}")]
     Listen { flag: &'static str, address: SocketAddr, source: std::io::Error },
-    #[error("the TLS certificate or key is not usable: {0}")]
+    #[error("the TLS certificate or key is not usable")]
     Credentials(#[from] CredentialsError),
     #[error(transparent)]
     Server(#[from] ServerError),
-    #[error("admin server failed: {0}")]
-    Admin(std::io::Error),
-    #[error("a server task panicked: {0}")]
+    #[error("admin server failed")]
+    Admin(#[source] std::io::Error),
+    #[error("a server task panicked")]
     Panic(#[from] tokio::task::JoinError),
     #[error("the {0} ended before it was told to")]
     Ended(Part),
@@ -227,4 +227,20 @@ async fn try_open(config: &Serve, clock: &Clock, metrics: &Metrics) -> Result<(M
     let limits = config.limits.limits();
     let manager = Manager::start(store.clone(), alluxio, clock.clone(), limits, metrics.clone()).await;
     Ok((manager.map_err(|error| error.to_string())?, store))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::human::chain;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let source = std::io::ErrorKind::AddrInUse.into();
+        let error = RunError::Listen { flag: "--listen", address: ([127, 0, 0, 1], 1).into(), source };
+        assert_eq!(chain(&error), "cannot listen on --listen 127.0.0.1:1: address in use");
+        let source = std::io::ErrorKind::NotFound.into();
+        let error = RunError::from(ServerError::Socket { path: "/gone/socket".into(), source });
+        assert_eq!(chain(&error), "cannot listen on --unix-socket /gone/socket: entity not found");
+    }
 }

@@ -45,11 +45,11 @@ const MAX_HEADERS: u32 = 16 * 1024;
 /// The listeners cannot be set up. The operator corrects the flag that is named.
 #[derive(Debug, Error)]
 pub enum ServerError {
-    #[error("--unix-socket {path}: {source}")]
+    #[error("cannot listen on --unix-socket {path}")]
     Socket { path: PathBuf, source: io::Error },
-    #[error("reflection cannot be built: {0}")]
+    #[error("reflection cannot be built")]
     Reflection(#[from] tonic_reflection::server::Error),
-    #[error("gRPC server failed: {0}")]
+    #[error("gRPC server failed")]
     Serve(#[from] tonic::transport::Error),
 }
 

@@ -118,7 +118,13 @@ impl Session {
             if !rows.is_empty() {
                 self.print(&table(&FAILURES, &rows, self.width))?;
             }
-            self.print(&format!("{} of {}\n", text::count(shown), text::count(total)))?;
+            let end = if total == 0 {
+                let load = self.client.get_load(&load_id).await.map_err(|e| self.failed(e))?;
+                words::no_failures(load.state()).to_owned()
+            } else {
+                format!("{} of {}", text::count(shown), text::count(total))
+            };
+            self.print(&(end + "\n"))?;
         }
         Ok(Exit::Ok)
     }

@@ -274,6 +274,33 @@ PATH              SIZE   MISSING  COPIES  REASON
 }
 
 #[tokio::test]
+async fn without_failures_it_says_why_there_are_none() {
+    for (load, words) in [
+        (life().pop().unwrap(), "none: every file is loaded\n"),
+        (then(&queued(), State::Cancelled), "none are known: the load ended"),
+        (queued(), "none are known yet: the load looks"),
+    ] {
+        let server = Server::tcp(Script {
+            failures: Box::new(|_, _| Ok(ListFailuresResponse::default())),
+            get: Box::new(move |_, _| Ok(load.clone())),
+            ..Script::default()
+        });
+        let ran = preloadctl(&server.address, &["failures", "a"]).await;
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert!(ran.stdout.starts_with(words), "{ran:?}");
+        let ran = preloadctl(&server.address, &["failures", "a", "-o", "json"]).await;
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""), "{ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_id_is_refused_and_not_replaced() {
+    let ran = preloadctl("127.0.0.1:1", &["start", "/data", "--id", ""]).await;
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.stderr.contains("--id"), "{ran:?}");
+}
+
+#[tokio::test]
 async fn verify_tells_whether_the_cache_still_holds_everything() {
     let words = "3 of 1000 files (12.0 KiB) have left the cache; ListFailures names them";
     let mut stale = because(then(&life().pop().unwrap(), State::Stale), Reason::Evicted, words);

@@ -9,7 +9,7 @@ use super::{LAST_LOOK, Runner, Stop, waiting::live_job_workers};
 use crate::{
     engine::launcher::{Abilities, LauncherError},
     human::bytes,
-    job::{EngineChoice, EngineKind, Event, Job, Reason, Remnant, State},
+    job::{Count, EngineChoice, EngineKind, Event, Job, Reason, Remnant, State},
     survey::Survey,
 };
 
@@ -121,7 +121,15 @@ impl Attempt {
                 format!("loading what distributedLoad left undone, {} of {most}", job.top_ups + 1)
             }
             Self { .. } if job.attempt > 0 || job.state == State::Verifying => {
-                format!("attempt {} of {most}", job.attempt + 1)
+                let Count { files_failed, files_total, bytes_failed, .. } = *job.progress.count();
+                let attempt = job.attempt + 1;
+                match files_failed {
+                    0 => format!("attempt {attempt} of {most}"),
+                    _ => format!(
+                        "attempt {attempt} of {most}: {files_failed} of {files_total} files ({}) were not loaded",
+                        bytes(bytes_failed)
+                    ),
+                }
             }
             Self { .. } => String::new(),
         }
@@ -281,6 +289,18 @@ mod tests {
         assert_eq!(next(EngineKind::DistributedLoad, 0).map(|next| (next.engine, next.repair)), repair);
         assert_eq!(next(EngineKind::Native, 2).map(|next| (next.engine, next.repair)), repair);
         assert_eq!(next(EngineKind::Native, 3), None);
+    }
+
+    #[test]
+    fn a_second_attempt_says_what_the_first_left() {
+        let mut job = job(EngineKind::Native, 1, 0);
+        let next = next_attempt(&job).unwrap();
+        assert_eq!(next.describe(&job), "attempt 2 of 3");
+        let (files_failed, bytes_failed) = (2, 2048);
+        let count =
+            Count { files_total: 7, files_failed, bytes_total: 4096, bytes_failed, ..Count::default() };
+        job.count(count, Timestamp::UNIX_EPOCH);
+        assert_eq!(next.describe(&job), "attempt 2 of 3: 2 of 7 files (2.0 KiB) were not loaded");
     }
 
     #[test]
