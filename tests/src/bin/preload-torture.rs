@@ -6,13 +6,16 @@
 //!
 //! Invariants: every loop ends; whatever happens, what was started is gone when this process is.
 
+use alluxio_preload_api::v1::load::State;
 use anyhow::{Context, Result, bail};
 use preload_tests::facts::said;
+use preload_tests::oracle::Verdict;
 use preload_tests::stage;
 use preload_tests::torture::history::What;
 use preload_tests::torture::plan::Plan;
 use preload_tests::torture::{Outcome, Torture};
 use preload_tests::{Sandbox, SmallDisk};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -22,7 +25,8 @@ use std::time::Instant;
 use tokio::signal::unix::{SignalKind, signal};
 
 const RUNS: u64 = 10;
-const COLUMNS: &str = "date\tcommit\tseed\truns\tloads\tanswers\tfaults\tloaded\tviolations\tminutes";
+const COLUMNS: &str =
+    "date\tcommit\tseed\truns\tloads\tanswers\tfaults\tloaded\texcused\tfailed\tviolations\tminutes";
 
 fn main() -> ExitCode {
     match SmallDisk::run(async |_: &Sandbox, disk| torture(disk).await) {
@@ -41,8 +45,14 @@ struct Sums {
     loads: usize,
     answers: usize,
     faults: usize,
+    /// LOADED that was true on the disks.
     loaded: usize,
+    /// LOADED whose missing copies were on a worker that had just died.
+    excused: usize,
+    failed: usize,
     violations: usize,
+    /// How often each kind of fault struck.
+    struck: BTreeMap<String, usize>,
 }
 
 async fn torture(disk: &SmallDisk) -> Result<()> {
@@ -83,19 +93,30 @@ async fn all(
         let outcome = torture.run(plan.clone()).await;
         let outcome = outcome.with_context(|| format!("run {number} of seed {seed}, {plan:?}"))?;
         let events = &outcome.history.events;
-        let faults = events.iter().filter(|event| matches!(event.what, What::Fault(_))).count();
-        let judged = events.iter().filter(|event| matches!(event.what, What::Disk { .. })).count();
+        let (mut answers, mut faults) = (0, 0);
+        for event in events {
+            match &event.what {
+                What::Fault(words) => {
+                    faults += 1;
+                    let kind = words.split(' ').next().unwrap_or_default().trim_end_matches(',');
+                    *sums.struck.entry(kind.to_owned()).or_default() += 1;
+                }
+                What::Disk { verdict: Verdict::True, .. } => sums.loaded += 1,
+                What::Disk { verdict: Verdict::DiedMeanwhile, .. } => sums.excused += 1,
+                What::Disk { .. } | What::TwoCommands { .. } | What::Left(_) => {}
+                _ => answers += 1,
+            }
+        }
         sums.runs += 1;
         sums.loads += outcome.ends.len();
-        sums.answers += events.len();
+        sums.answers += answers;
         sums.faults += faults;
-        sums.loaded += judged;
+        sums.failed += outcome.ends.iter().filter(|state| **state == State::Failed).count();
         sums.violations += outcome.violations.len();
         let mut ends: Vec<_> = outcome.ends.iter().map(|state| state.as_str_name()).collect();
         ends.sort_unstable();
         say(&format!(
-            "run {number}: {} answers, {faults} faults, {} in {:.0} s, {} violations",
-            events.len(),
+            "run {number}: {answers} answers, {faults} faults, {} in {:.0} s, {} violations",
             ends.join(" "),
             outcome.seconds,
             outcome.violations.len()
@@ -108,6 +129,8 @@ async fn all(
             eprintln!("    all of it is in {}", file.display());
         }
     }
+    let struck: Vec<_> = sums.struck.iter().map(|(kind, times)| format!("{kind} {times}")).collect();
+    say(&format!("struck: {}", struck.join(", ")));
     drop(torture);
     cluster.stop()
 }
@@ -140,12 +163,18 @@ fn add_to_document(seed: u64, sums: &Sums, minutes: f64) -> Result<()> {
     if new {
         writeln!(document, "{COLUMNS}")?;
     }
-    let Sums { runs, loads, answers, faults, loaded, violations } = sums;
+    let Sums { runs, loads, answers, faults, loaded, excused, failed, violations, .. } = sums;
+    let mut commit = said("git", &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always"]);
+    // What a session adds there changes nothing of what runs.
+    let besides_docs = ["-C", env!("CARGO_MANIFEST_DIR"), "status", "--porcelain", "--", "..", ":!../docs"];
+    if !said("git", &besides_docs).is_empty() {
+        commit.push_str("-dirty");
+    }
     writeln!(
         document,
-        "{}\t{}\t{seed}\t{runs}\t{loads}\t{answers}\t{faults}\t{loaded}\t{violations}\t{minutes:.0}",
+        "{}\t{commit}\t{seed}\t{runs}\t{loads}\t{answers}\t{faults}\t{loaded}\t{excused}\t{failed}\t{violations}\t\
+         {minutes:.0}",
         said("date", &["-u", "+%Y-%m-%d"]),
-        said("git", &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"]),
     )
     .context("write the document")
 }

@@ -3,6 +3,7 @@
 use super::history::{Answer, Refusal, What};
 use super::record::Record;
 use crate::random::Random;
+use alluxio_preload_api::v1::load::State;
 use alluxio_preload_api::v1::preload_service_client::PreloadServiceClient;
 use alluxio_preload_api::v1::{
     CancelLoadRequest, GetLoadRequest, ListLoadsRequest, Load, StartLoadRequest, VerifyLoadRequest,
@@ -44,8 +45,7 @@ impl Caller {
         Ok(Self { client: PreloadServiceClient::new(endpoint.connect_lazy()), record, streams })
     }
 
-    /// Calls until told to stop. Gives the watches that go on: those that do not follow end with their loads, the
-    /// others when the run is `over`.
+    /// Calls until told to stop. Gives the watches that go on: they end with their loads, or when the run is `over`.
     pub async fn call_at_random(
         self,
         mut random: Random,
@@ -134,16 +134,23 @@ impl Caller {
         Err(Refusal { code: Code::Internal, message: format!("a listing of more than {PAGES} pages") })
     }
 
-    /// Until it ends by itself, opened again whenever it breaks. One that follows ends with the run.
+    /// Until it ends by itself, opened again whenever it breaks. One that follows a LOADED load ends with the run.
     async fn watch(self, id: String, follow: bool, mut over: watch::Receiver<bool>) {
         loop {
             let begun = self.record.now();
             let stream = self.streams.fetch_add(1, Ordering::Relaxed);
             let told = self.stream(stream, &id, follow);
             let answer = if follow {
-                tokio::select! {
-                    answer = told => answer,
-                    _ = over.wait_for(|over| *over) => return,
+                tokio::pin!(told);
+                let answer = tokio::select! {
+                    answer = &mut told => Some(answer),
+                    _ = over.wait_for(|over| *over) => None,
+                };
+                match answer {
+                    Some(answer) => answer,
+                    // LOADED may still be withdrawn; after anything else there is nothing to follow.
+                    None if self.record.last_state(&id) == Some(State::Loaded) => return,
+                    None => told.await,
                 }
             } else {
                 told.await

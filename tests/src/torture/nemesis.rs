@@ -122,6 +122,11 @@ impl Victims<'_> {
                 pause().await;
                 self.links.of(link).mend().await?;
             }
+            (Fault::Silence(link), _) => {
+                self.links.of(link).silence(true);
+                pause().await;
+                self.links.of(link).silence(false);
+            }
             (Fault::Delay(link, delay), _) => {
                 self.links.of(link).delay(delay);
                 pause().await;

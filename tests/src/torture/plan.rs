@@ -54,6 +54,8 @@ pub enum Fault {
     Kill(Role),
     Pause(Role),
     Cut(Link),
+    /// Nothing crosses, and nobody is told.
+    Silence(Link),
     /// Everything takes this long to cross.
     Delay(Link, Duration),
     FillDisk,
@@ -110,6 +112,7 @@ fn fault_of_the_sidecar(random: &mut Random) -> Fault {
         (2, Fault::KillCommand),
         (1, Fault::PauseCommand),
         (3, Fault::Cut(link)),
+        (2, Fault::Silence(link)),
         (2, Fault::Delay(link, delay)),
         (2, Fault::FillDisk),
         (1, Fault::ReadOnlyDisk),
@@ -150,8 +153,9 @@ mod tests {
         };
         let drawn: BTreeSet<_> =
             plans.iter().flat_map(|plan| plan.lanes.iter().flatten()).map(|blow| kind(&blow.fault)).collect();
-        // Eight of the sidecar's, of which cuts and delays have three links and the clock two ways; two of each role.
-        assert_eq!(drawn.len(), 6 + 3 + 3 + 2 + 2 * (2 + 2 * WORKERS), "{drawn:?}");
+        // Nine of the sidecar's, of which cuts, silences and delays have three links and the clock two ways; two of each
+        // role.
+        assert_eq!(drawn.len(), 6 + 3 * 3 + 2 + 2 * (2 + 2 * WORKERS), "{drawn:?}");
         assert!(plans.iter().all(|plan| plan.lanes.iter().all(|lane| (1..=FAULTS).contains(&lane.len()))));
     }
 }

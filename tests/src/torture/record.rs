@@ -1,6 +1,7 @@
 //! Where everybody writes down what they saw, on one clock.
 
 use super::history::{Event, History, What};
+use alluxio_preload_api::v1::load::State;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,14 @@ impl Record {
     pub fn settle(&self) {
         let now = self.now();
         self.lock().settled = Some(now);
+    }
+
+    /// What GetLoad said of a load last.
+    pub fn last_state(&self, id: &str) -> Option<State> {
+        self.lock().events.iter().rev().find_map(|event| match &event.what {
+            What::Get { id: other, answer: Ok(load) } if other == id => Some(load.state()),
+            _ => None,
+        })
     }
 
     /// So far.

@@ -5,7 +5,7 @@ use super::clock::{self, MovedClock};
 use super::contract::{Violation, check};
 use super::history::{History, What};
 use super::nemesis::{Links, Victims};
-use super::plan::{Fault, Plan, Wish};
+use super::plan::{Plan, Wish};
 use super::record::Record;
 use super::witness::{self, Deaths, Evidence};
 use crate::cluster::Cluster;
@@ -140,9 +140,8 @@ impl<'a> Torture<'a> {
             let calls = scene.calls.clone();
             callers.spawn(caller.call_at_random(random, calls, stopped.clone(), is_over.clone()));
         }
-        let in_time = !plan.lanes.iter().flatten().any(|blow| matches!(blow.fault, Fault::MoveClock(_)));
         let hearing = scene.ids.iter().map(|id| {
-            witness::hear_loaded(self.cluster, &self.listen, id, &deaths, in_time, is_over.clone())
+            witness::hear_loaded(self.cluster, &self.listen, id, &deaths, &self.clock, is_over.clone())
         });
         let paths = scene.paths();
         let watching = witness::watch_commands(self.cluster, &paths, record, is_over.clone());

@@ -1,5 +1,6 @@
 //! What the clients cannot see: the disks at the moment of a LOADED, and what runs on this machine.
 
+use super::clock::MovedClock;
 use super::history::What;
 use super::record::Record;
 use crate::cluster::{Cluster, Role};
@@ -63,13 +64,13 @@ pub struct Evidence {
 }
 
 /// Waits for LOADED on a way of its own to the sidecar, and looks at the disks at once. `None` when the run is over
-/// before. Whether the sidecar's clock is the true one (`in_time`) decides which deaths excuse a missing block.
+/// before. Deaths since the verification began excuse a missing block; the sidecar's clock may be moved.
 pub async fn hear_loaded(
     cluster: &Cluster,
     address: &str,
     id: &str,
     deaths: &Deaths,
-    in_time: bool,
+    clock: &MovedClock,
     mut over: watch::Receiver<bool>,
 ) -> Result<Option<Evidence>> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
@@ -87,7 +88,7 @@ pub async fn hear_loaded(
         _ = over.wait_for(|over| *over) => return Ok(None),
     };
     let (disks, mut alive) = (cluster.oracle().disks()?, cluster.registered_workers()?);
-    let began = if in_time { entered(&load, State::Verifying) } else { None };
+    let began = entered(&load, State::Verifying).and_then(|shown| clock.earliest(shown));
     let died = deaths.since(began.unwrap_or(SystemTime::UNIX_EPOCH));
     let workers = |roles: Vec<Role>| {
         roles.into_iter().filter_map(|role| if let Role::Worker(worker) = role { Some(worker) } else { None })

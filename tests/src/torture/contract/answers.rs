@@ -80,7 +80,10 @@ pub(super) fn as_wished(evidence: &Evidence<'_>) -> Vec<String> {
                     _ => false,
                 };
                 let before = |other: &&Event| other.begun <= event.ended;
-                if !evidence.history.events.iter().filter(before).any(differs) {
+                let known = evidence.loads.get(request.load_id.as_str()).and_then(|seen| seen.first());
+                if known.is_some_and(|known| wish(known.load.spec.as_ref()) == wish(request.spec.as_ref())) {
+                    broken.push(format!("it is the load that was asked for: {event}"));
+                } else if !evidence.history.events.iter().filter(before).any(differs) {
                     broken.push(format!("nobody had asked for anything else: {event}"));
                 }
             }
@@ -93,9 +96,13 @@ pub(super) fn as_wished(evidence: &Evidence<'_>) -> Vec<String> {
 /// Faults make a sidecar unavailable; they do not make it confused.
 pub(super) fn known_refusals(evidence: &Evidence<'_>) -> Vec<String> {
     let confused = |event: &&Event| {
-        event.refusal().is_some_and(|refusal| {
-            matches!(
-                refusal.code,
+        event.refusal().is_some_and(|refusal| match (refusal.code, &event.what) {
+            // Only these can mean anything by it.
+            (Code::AlreadyExists, what) => !matches!(what, What::Start { .. }),
+            (Code::FailedPrecondition, what) => !matches!(what, What::Verify { .. }),
+            (Code::NotFound, what) => matches!(what, What::Start { .. } | What::List { .. }),
+            (code, _) => matches!(
+                code,
                 Code::Internal
                     | Code::DataLoss
                     | Code::Unimplemented
@@ -103,7 +110,7 @@ pub(super) fn known_refusals(evidence: &Evidence<'_>) -> Vec<String> {
                     | Code::OutOfRange
                     | Code::Unauthenticated
                     | Code::PermissionDenied
-            )
+            ),
         })
     };
     evidence.history.events.iter().filter(confused).map(ToString::to_string).collect()

@@ -42,18 +42,22 @@ fn same_end(one: &Load, other: &Load) -> bool {
     one.state() == other.state() || withdrawn(one, other) || withdrawn(other, one)
 }
 
-/// Once all is well, every load that was acknowledged is known and has ended, as all who were told an end say; and
-/// it is CANCELLED only where somebody asked for that.
+/// Once all is well, every load that was acknowledged is known and has ended, as all who were told an end say. It is
+/// CANCELLED where that was promised, and only where somebody asked for it.
 pub(super) fn ended(evidence: &Evidence<'_>) -> Vec<String> {
     let Some(settled) = evidence.history.settled else {
         return vec!["the run never came to rest".to_owned()];
     };
     let mut broken = Vec::new();
     let (mut last, mut asked) = (BTreeMap::<&str, &Load>::new(), BTreeSet::<&str>::new());
+    let mut promised = BTreeSet::<&str>::new();
     for event in &evidence.history.events {
         match &event.what {
-            What::Cancel { id, .. } => {
+            What::Cancel { id, answer } => {
                 asked.insert(id);
+                if answer.as_ref().is_ok_and(|load| !is_terminal(load.state(), false)) {
+                    promised.insert(id);
+                }
             }
             What::Get { id, answer } if event.begun >= settled => match answer {
                 Ok(load) => {
@@ -78,6 +82,9 @@ pub(super) fn ended(evidence: &Evidence<'_>) -> Vec<String> {
         if end.state() == State::Cancelled && !asked.contains(id) {
             broken.push(format!("nobody cancelled it: {}", shown(end)));
         }
+        if end.state() != State::Cancelled && promised.contains(id) {
+            broken.push(format!("CancelLoad was acknowledged, and at last: {}", shown(end)));
+        }
         let other = seen.iter().find(|one| is_terminal(one.load.state(), false) && !same_end(one.load, end));
         if let Some(other) = other {
             broken.push(format!("{}, and at last {}", shown(other.load), shown(end)));
@@ -86,13 +93,26 @@ pub(super) fn ended(evidence: &Evidence<'_>) -> Vec<String> {
     broken
 }
 
-/// LOADED is true on the workers' disks.
+/// LOADED is true on the workers' disks, at which somebody looked.
 pub(super) fn loaded(evidence: &Evidence<'_>) -> Vec<String> {
-    let lies = evidence.history.events.iter().filter_map(|event| match &event.what {
-        What::Disk { id, verdict: Verdict::False(words) } => Some(format!("{id}: {words}")),
-        _ => None,
-    });
-    lies.collect()
+    let (mut broken, mut judged, mut last) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
+    for event in &evidence.history.events {
+        match &event.what {
+            What::Disk { id, verdict } => {
+                judged.insert(id.as_str());
+                if let Verdict::False(words) = verdict {
+                    broken.push(format!("{id}: {words}"));
+                }
+            }
+            What::Get { id, answer: Ok(load) } => {
+                last.insert(id.as_str(), load.state());
+            }
+            _ => {}
+        }
+    }
+    let unseen = last.iter().filter(|(id, state)| **state == State::Loaded && !judged.contains(*id));
+    broken.extend(unseen.map(|(id, _)| format!("{id} is LOADED, and nobody has looked at the disks")));
+    broken
 }
 
 /// One command for a load at a time, and none at the end; no job, no process.

@@ -2,9 +2,12 @@
 
 use super::super::history::{Seen, What, shown};
 use super::Evidence;
-use alluxio_preload_api::v1::load::{State, Transition};
+use alluxio_preload_api::v1::load::{Reason, State, Transition};
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// Changes that a load remembers; with fewer, it has not forgotten any.
+const TOLD: usize = 16;
 
 /// Who asks later never sees an older state; nor does a stream that goes on.
 pub(super) fn only_forward(evidence: &Evidence<'_>) -> Vec<String> {
@@ -56,10 +59,11 @@ pub(super) fn one_course(evidence: &Evidence<'_>) -> Vec<String> {
                 }
             }
         }
-        // No two answers may tell two courses: what one has left out, the other must not have.
+        // No two answers may tell two courses: what one has left out, no other may have up to there.
         for one in seen {
             let told: Vec<_> = one.load.transitions.iter().map(|change| change.sequence).collect();
-            let (Some(oldest), Some(newest)) = (told.first(), told.last()) else { continue };
+            let oldest = told.first().copied().filter(|_| told.len() >= TOLD).unwrap_or_default();
+            let newest = one.load.sequence.max(oldest);
             let between = changes.range(oldest..=newest).map(|(sequence, _)| *sequence);
             if !between.eq(told.iter().copied()) {
                 broken.push(format!("changes were told that {} does not know", shown(one.load)));
@@ -69,18 +73,23 @@ pub(super) fn one_course(evidence: &Evidence<'_>) -> Vec<String> {
     broken
 }
 
-/// States follow each other as the contract says, without a gap, and go back only with a reason.
+/// States follow each other as the contract says, from QUEUED on and without a gap, go back only with a word of why,
+/// and FAILED names a reason that is no fault of ours.
 pub(super) fn legal_course(evidence: &Evidence<'_>) -> Vec<String> {
     let mut broken = Vec::new();
     for seen in evidence.loads.values() {
         let mut known = 0;
-        for one in seen.iter().filter(|one| !one.load.transitions.is_empty()) {
+        for one in seen {
             let changes = &one.load.transitions;
             // Each is looked at once.
             if one.load.sequence <= known {
                 continue;
             }
             known = one.load.sequence;
+            let first = changes.first().map_or(one.load.state(), Transition::from);
+            if changes.len() < TOLD && first != State::Queued {
+                broken.push(format!("it begins with {first:?}: {}", shown(one.load)));
+            }
             let gap = changes
                 .windows(2)
                 .find(|pair| pair[0].to() != pair[1].from() || pair[0].sequence >= pair[1].sequence);
@@ -101,7 +110,8 @@ pub(super) fn legal_course(evidence: &Evidence<'_>) -> Vec<String> {
 
 fn is_legal(change: &Transition) -> bool {
     use State::{Cancelled, Failed, Listing, Loaded, Loading, Queued, Stale, Verifying, Waiting};
-    let has_reason = !change.message.is_empty();
+    let has_word = !change.message.is_empty();
+    let has_reason = has_word && !matches!(change.reason(), Reason::Unspecified | Reason::Internal);
     match (change.from(), change.to()) {
         (Queued, Waiting)
         | (Waiting, Listing)
@@ -109,7 +119,7 @@ fn is_legal(change: &Transition) -> bool {
         | (Loading, Verifying)
         | (Verifying, Loaded) => true,
         // Back: a gate has shut, the sidecar was restarted, something is missing.
-        (Listing | Loading | Verifying, Waiting) | (Verifying, Loading) => has_reason,
+        (Listing | Loading | Verifying, Waiting) | (Verifying, Loading) => has_word,
         (Queued | Waiting | Listing | Loading | Verifying, Failed | Cancelled) => has_reason,
         (Loaded, Stale) => has_reason,
         _ => false,

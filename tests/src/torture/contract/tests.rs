@@ -3,7 +3,7 @@
 use super::super::history::{Answer, Event, Refusal, What};
 use super::*;
 use crate::oracle::Verdict;
-use alluxio_preload_api::v1::load::{State, Transition};
+use alluxio_preload_api::v1::load::{Reason, State, Transition};
 use alluxio_preload_api::v1::{Load, LoadSpec, StartLoadRequest};
 use std::time::Duration;
 use tonic::Code;
@@ -39,9 +39,25 @@ fn load(changes: usize) -> Box<Load> {
         let mut change = Transition { sequence, message: "why".to_owned(), ..Transition::default() };
         change.set_from(pair[0]);
         change.set_to(pair[1]);
+        if pair[1] == State::Stale {
+            change.set_reason(Reason::Evicted);
+        }
         load.transitions.push(change);
     }
     Box::new(load)
+}
+
+/// The load after so many changes, and then another one.
+fn then(changes: usize, to: State, reason: Reason) -> Box<Load> {
+    let mut load = load(changes);
+    let mut change = Transition { sequence: 60, message: "why".to_owned(), ..Transition::default() };
+    change.set_from(load.state());
+    change.set_to(to);
+    change.set_reason(reason);
+    load.transitions.push(change);
+    load.set_state(to);
+    load.sequence = 60;
+    load
 }
 
 fn refusal(code: Code) -> Refusal {
@@ -131,14 +147,22 @@ fn an_id_that_changes_hands() {
 fn an_answer_to_another_question() {
     let whats = with(1, What::Start { request: request(ID, 2), answer: Ok(load(1)) });
     assert_eq!(broken(whats), ["as wished"]);
+    // Although there is somebody who had asked for another one.
     let mut refused = good();
-    refused[1] = What::Start { request: request(ID, 1), answer: Err(refusal(Code::AlreadyExists)) };
+    refused[2] = What::Start { request: request(ID, 1), answer: Err(refusal(Code::AlreadyExists)) };
     assert_eq!(broken(refused), ["as wished"]);
+    let nobody_else =
+        vec![What::Start { request: request("b", 1), answer: Err(refusal(Code::AlreadyExists)) }];
+    assert_eq!(broken(nobody_else), ["as wished"]);
 }
 
 #[test]
 fn confusion() {
-    assert_eq!(broken(with(2, get(Err(refusal(Code::Internal))))), ["known refusals"]);
+    for code in [Code::Internal, Code::FailedPrecondition, Code::AlreadyExists] {
+        assert_eq!(broken(with(2, get(Err(refusal(code))))), ["known refusals"]);
+    }
+    let lost = What::Start { request: request(ID, 1), answer: Err(refusal(Code::NotFound)) };
+    assert_eq!(broken(with(1, lost)), ["known refusals"]);
 }
 
 #[test]
@@ -168,6 +192,31 @@ fn a_change_that_is_told_otherwise_later() {
     left_out.sequence = 60;
     left_out.transitions.remove(1);
     assert_eq!(broken(with(9, get(Ok(left_out)))), ["one course", "legal course"]);
+}
+
+#[test]
+fn a_course_that_begins_anew() {
+    // After a kill, all changes are forgotten and made once more, with other numbers.
+    let mut anew = load(5);
+    anew.sequence = 1060;
+    for change in &mut anew.transitions {
+        change.sequence += 1000;
+    }
+    assert_eq!(broken(with(9, get(Ok(anew)))), ["one course"]);
+    let mut forgetful = load(5);
+    (forgetful.sequence, forgetful.transitions) = (60, Vec::new());
+    assert_eq!(broken(with(9, get(Ok(forgetful)))), ["one course", "legal course"]);
+}
+
+#[test]
+fn a_failure_without_a_reason() {
+    let whats = |reason| {
+        let started = What::Start { request: request(ID, 1), answer: Ok(load(0)) };
+        vec![started, told(3), get(Ok(then(3, State::Failed, reason)))]
+    };
+    assert_eq!(broken(whats(Reason::Incomplete)), Vec::<&str>::new());
+    assert_eq!(broken(whats(Reason::Unspecified)), ["legal course"]);
+    assert_eq!(broken(whats(Reason::Internal)), ["legal course"]);
 }
 
 #[test]
@@ -207,27 +256,39 @@ fn a_load_that_never_ends() {
 
 #[test]
 fn a_load_that_nobody_cancelled() {
-    let cancelled = |changes| {
-        let mut load = load(changes);
-        let mut change = Transition { sequence: 60, message: "why".to_owned(), ..Transition::default() };
-        change.set_from(load.state());
-        change.set_to(State::Cancelled);
-        load.transitions.push(change);
-        load.set_state(State::Cancelled);
-        load.sequence = 60;
-        load
-    };
     let whats = |asked: bool| {
         let mut whats = vec![What::Start { request: request(ID, 1), answer: Ok(load(0)) }];
         if asked {
             whats.push(What::Cancel { id: ID.to_owned(), answer: Err(refusal(Code::DeadlineExceeded)) });
         }
         whats.push(told(3));
-        whats.push(get(Ok(cancelled(3))));
+        whats.push(get(Ok(then(3, State::Cancelled, Reason::CancelledByUser))));
         whats
     };
     assert_eq!(broken(whats(true)), Vec::<&str>::new());
     assert_eq!(broken(whats(false)), ["ended"]);
+}
+
+#[test]
+fn a_cancellation_that_is_forgotten() {
+    let whats = |answer| {
+        let mut whats = good();
+        whats.insert(4, What::Cancel { id: ID.to_owned(), answer });
+        whats
+    };
+    assert_eq!(broken(whats(Ok(load(2)))), ["ended"]);
+    assert_eq!(broken(whats(Ok(load(5)))), ["only forward"]);
+    assert_eq!(broken(whats(Err(refusal(Code::DeadlineExceeded)))), Vec::<&str>::new());
+}
+
+#[test]
+fn two_watchers_who_hear_two_ends() {
+    let mut whats = good();
+    let other = then(3, State::Failed, Reason::Incomplete);
+    whats.insert(7, What::Told { stream: 2, load: other });
+    let answer = Ok(());
+    whats.insert(8, What::StreamEnded { stream: 2, id: ID.to_owned(), follow: false, answer });
+    assert!(broken(whats).contains(&"streams"));
 }
 
 #[test]
@@ -236,11 +297,13 @@ fn a_lie() {
     assert_eq!(broken(with(7, What::Disk { id: ID.to_owned(), verdict })), ["loaded means loaded"]);
     let excused = What::Disk { id: ID.to_owned(), verdict: Verdict::DiedMeanwhile };
     assert_eq!(broken(with(7, excused)), Vec::<&str>::new());
+    // Nobody looked.
+    assert_eq!(broken(with(7, get(Ok(load(5))))), ["loaded means loaded"]);
 }
 
 #[test]
 fn what_is_left() {
-    assert_eq!(broken(with(7, What::Left("a process".to_owned()))), ["nothing left"]);
+    assert_eq!(broken(with(3, What::Left("a process".to_owned()))), ["nothing left"]);
     let two = What::TwoCommands { path: "/a".to_owned(), commands: vec!["1".to_owned(), "2".to_owned()] };
-    assert_eq!(broken(with(7, two)), ["nothing left"]);
+    assert_eq!(broken(with(3, two)), ["nothing left"]);
 }
