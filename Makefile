@@ -24,7 +24,7 @@ export RUST_BACKTRACE ?= 1
 export RUST_LIB_BACKTRACE ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites demo demo-kubernetes cluster static test e2e kills torture fuzz check deny bench manifests clean
+.PHONY: help prerequisites demo demo-kubernetes cluster static test e2e kills torture planted fuzz check deny bench manifests clean
 
 help: ## Lists these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ torture: ## Calls at random while a nemesis is at work, RUNS=10 times, adds to d
 	@tests/prerequisites demo
 	@cargo build --workspace --locked --bins
 	@target/debug/preload-torture $(RUNS) $(SEED)
+
+planted: ## Plants bugs that the torture must find (half an hour), adds to docs/planted.tsv
+	tests/planted/run
 
 fuzz: ## Fuzzes five targets (docs/reliability.md), SECONDS_EACH=60; what is found stays in fuzz/artifacts
 	fuzz/run
