@@ -6,7 +6,7 @@
 //!
 //! Invariants: every loop ends; whatever happens, what was started is gone when this process is.
 
-use alluxio_preload_api::v1::load::State;
+use alluxio_preload_api::v1::load::{Reason, State};
 use anyhow::{Context, Result, bail};
 use preload_tests::facts::said;
 use preload_tests::oracle::Verdict;
@@ -96,7 +96,7 @@ async fn all(
         let (mut answers, mut faults) = (0, 0);
         for event in events {
             match &event.what {
-                What::Fault(words) => {
+                What::Fault(_, words) => {
                     faults += 1;
                     let kind = words.split(' ').next().unwrap_or_default().trim_end_matches(',');
                     *sums.struck.entry(kind.to_owned()).or_default() += 1;
@@ -111,9 +111,9 @@ async fn all(
         sums.loads += outcome.ends.len();
         sums.answers += answers;
         sums.faults += faults;
-        sums.failed += outcome.ends.iter().filter(|state| **state == State::Failed).count();
+        sums.failed += outcome.ends.iter().filter(|(state, _)| *state == State::Failed).count();
         sums.violations += outcome.violations.len();
-        let mut ends: Vec<_> = outcome.ends.iter().map(|state| state.as_str_name()).collect();
+        let mut ends: Vec<_> = outcome.ends.iter().map(|(state, reason)| shown(*state, *reason)).collect();
         ends.sort_unstable();
         say(&format!(
             "run {number}: {answers} answers, {faults} faults, {} in {:.0} s, {} violations",
@@ -133,6 +133,14 @@ async fn all(
     say(&format!("struck: {}", struck.join(", ")));
     drop(torture);
     cluster.stop()
+}
+
+/// `FAILED(INCOMPLETE)`; why others ended is no question.
+fn shown(state: State, reason: Reason) -> String {
+    match state {
+        State::Failed => format!("{}({})", state.as_str_name(), reason.as_str_name()),
+        _ => state.as_str_name().to_owned(),
+    }
 }
 
 /// Everything that is known of a run that went wrong.

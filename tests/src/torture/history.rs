@@ -1,10 +1,14 @@
 //! What was asked, answered, seen and done, on one clock. Plain data.
 
+use super::plan::Fault;
 use crate::oracle::Verdict;
 use alluxio_preload_api::v1::{Load, StartLoadRequest};
 use std::fmt;
 use std::time::Duration;
 use tonic::Code;
+
+/// After which a sidecar has its state directory again, once that can be written.
+const STORE_OPENED_AGAIN: Duration = Duration::from_secs(10);
 
 /// Of one run, in the order in which the answers came.
 #[derive(Debug, Clone, Default)]
@@ -12,6 +16,17 @@ pub struct History {
     pub events: Vec<Event>,
     /// When everything had been mended, and every load had had the time to end. What begins later must succeed.
     pub settled: Option<Duration>,
+}
+
+impl History {
+    /// Whether that may be what an answer is about; the store is opened again within seconds.
+    pub(super) fn disk_was_read_only(&self, event: &Event) -> bool {
+        let fault = |fault: &&Event| matches!(&fault.what, What::Fault(Fault::ReadOnlyDisk, _));
+        self.events
+            .iter()
+            .filter(fault)
+            .any(|fault| fault.begun <= event.ended && event.begun <= fault.ended + STORE_OPENED_AGAIN)
+    }
 }
 
 /// Times are since the beginning of the run.
@@ -71,7 +86,7 @@ pub enum What {
     /// It should not be there at the end.
     Left(String),
     /// The nemesis did this.
-    Fault(String),
+    Fault(Fault, String),
 }
 
 pub type Answer<T> = Result<T, Refusal>;
@@ -150,7 +165,7 @@ impl fmt::Display for Event {
             What::Disk { id, verdict } => write!(f, "disks at LOADED of {id}: {verdict:?}"),
             What::TwoCommands { path, commands } => write!(f, "commands for {path}: {commands:?}"),
             What::Left(what) => write!(f, "left: {what}"),
-            What::Fault(what) => write!(f, "=== {what}"),
+            What::Fault(_, what) => write!(f, "=== {what}"),
         }
     }
 }

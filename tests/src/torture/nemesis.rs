@@ -56,7 +56,7 @@ impl Victims<'_> {
             let done = done.with_context(|| format!("{blow:?}"))?;
             if done {
                 let words = format!("{:?} for {:.2} s", blow.fault, blow.lasting.as_secs_f64());
-                self.record.add(begun, What::Fault(words));
+                self.record.add(begun, What::Fault(blow.fault, words));
             }
         }
         Ok(())

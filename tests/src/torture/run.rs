@@ -18,7 +18,7 @@ use crate::small_disk::SmallDisk;
 use crate::stage::Stage;
 use crate::wait;
 use alluxio_preload_api::client::is_terminal;
-use alluxio_preload_api::v1::load::State;
+use alluxio_preload_api::v1::load::{Reason, State};
 use alluxio_preload_api::v1::{LoadSpec, StartLoadRequest};
 use anyhow::{Context, Result};
 use futures_util::future::join_all;
@@ -60,8 +60,8 @@ pub struct Outcome {
     pub plan: Plan,
     pub history: History,
     pub violations: Vec<Violation>,
-    /// How many loads ended in which state.
-    pub ends: Vec<State>,
+    /// The last of each load.
+    pub ends: Vec<(State, Reason)>,
     pub seconds: f64,
     /// The sidecar's.
     pub log: String,
@@ -294,10 +294,12 @@ impl Scene {
     }
 
     /// The last state of each load that is known.
-    fn ends(&self, history: &History) -> Vec<State> {
+    fn ends(&self, history: &History) -> Vec<(State, Reason)> {
         let last = |id: &String| {
             history.events.iter().rev().find_map(|event| match &event.what {
-                What::Get { id: other, answer: Ok(load) } if other == id => Some(load.state()),
+                What::Get { id: other, answer: Ok(load) } if other == id => {
+                    Some((load.state(), load.reason()))
+                }
                 _ => None,
             })
         };

@@ -99,7 +99,8 @@ pub(super) fn known_refusals(evidence: &Evidence<'_>) -> Vec<String> {
         event.refusal().is_some_and(|refusal| match (refusal.code, &event.what) {
             // Only these can mean anything by it.
             (Code::AlreadyExists, what) => !matches!(what, What::Start { .. }),
-            (Code::FailedPrecondition, what) => !matches!(what, What::Verify { .. }),
+            (Code::FailedPrecondition, What::Verify { .. }) => false,
+            (Code::FailedPrecondition, _) => !evidence.history.disk_was_read_only(event),
             (Code::NotFound, what) => matches!(what, What::Start { .. } | What::List { .. }),
             (code, _) => matches!(
                 code,

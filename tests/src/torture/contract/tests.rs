@@ -1,6 +1,7 @@
 //! A history that keeps the contract passes; each that breaks it in one way is found by the rule for that.
 
 use super::super::history::{Answer, Event, Refusal, What};
+use super::super::plan::Fault;
 use super::*;
 use crate::oracle::Verdict;
 use alluxio_preload_api::v1::load::{Reason, State, Transition};
@@ -161,6 +162,10 @@ fn confusion() {
     for code in [Code::Internal, Code::FailedPrecondition, Code::AlreadyExists] {
         assert_eq!(broken(with(2, get(Err(refusal(code))))), ["known refusals"]);
     }
+    // With a disk that was read-only it is an answer.
+    let mut disk = with(2, get(Err(refusal(Code::FailedPrecondition))));
+    disk.insert(2, What::Fault(Fault::ReadOnlyDisk, "for 1 s".to_owned()));
+    assert_eq!(check(&history(disk)), []);
     let lost = What::Start { request: request(ID, 1), answer: Err(refusal(Code::NotFound)) };
     assert_eq!(broken(with(1, lost)), ["known refusals"]);
 }
