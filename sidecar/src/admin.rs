@@ -10,7 +10,11 @@ use axum::{
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{metrics::Metrics, readiness::Readiness, service::Backend};
+use crate::{
+    metrics::Metrics,
+    readiness::Readiness,
+    service::{Backend, OPENING},
+};
 
 /// What the handlers see.
 #[derive(Debug, Clone)]
@@ -38,8 +42,10 @@ async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());
     }
     let (mut reasons, warnings) = admin.readiness.troubles();
-    if let Backend::Unusable(reason) = &*admin.backend.borrow() {
-        reasons.push(reason.to_string());
+    match &*admin.backend.borrow() {
+        Backend::Opening => reasons.push(OPENING.to_owned()),
+        Backend::Unusable(reason) => reasons.push(reason.to_string()),
+        Backend::Ready(_) => {}
     }
     if reasons.is_empty() {
         let warnings = warnings.iter().map(|warning| format!("warning: {warning}\n"));
@@ -53,7 +59,7 @@ async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     let (live, ready) = match &*admin.backend.borrow() {
         Backend::Ready(manager) => (manager.live(), admin.readiness.troubles().0.is_empty()),
-        Backend::Unusable(_) => (Vec::new(), false),
+        Backend::Opening | Backend::Unusable(_) => (Vec::new(), false),
     };
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], admin.metrics.render(&live, ready))

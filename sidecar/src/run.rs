@@ -74,8 +74,7 @@ pub async fn run(
         grpc.bind().await?;
         http.bind().await?;
     }
-    let opening = Backend::Unusable("the store is being opened; try again".into());
-    let (publish, backend) = watch::channel(opening);
+    let (publish, backend) = watch::channel(Backend::Opening);
     let api = Api::new(Service::new(backend.clone(), metrics.clone()), metrics.clone());
     api.set_serving(false).await;
     tracing::info!(listen = %config.listen, admin = %config.admin_listen, state_dir = %config.state_dir.display(), "serving");

@@ -20,6 +20,7 @@ use crate::{
     metrics::Metrics,
 };
 use page::Page;
+pub(crate) use status::OPENING;
 
 /// For an answer; the store is the slowest part, and takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What serves the calls at the moment.
 #[derive(Debug, Clone)]
 pub enum Backend {
+    /// Ready in a moment.
+    Opening,
     Ready(Manager),
     /// Why not, and what to do.
     Unusable(Arc<str>),
@@ -47,6 +50,7 @@ impl Service {
 
     fn manager(&self) -> Result<Manager, Status> {
         match &*self.backend.borrow() {
+            Backend::Opening => Err(status::opening()),
             Backend::Ready(manager) => Ok(manager.clone()),
             Backend::Unusable(reason) => Err(status::no_store(reason)),
         }

@@ -22,6 +22,9 @@ const CHECK_RETRY: Duration = Duration::from_secs(5);
 /// When to try again after a fault of the store that may pass.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
+/// Also in `/readyz`.
+pub(crate) const OPENING: &str = "the store is being opened; call again";
+
 pub(super) fn of_field(error: &SpecError) -> Status {
     let details = ErrorDetails::with_bad_request_violation(error.field, error.problem.clone());
     Status::with_error_details(Code::InvalidArgument, error.to_string(), details)
@@ -109,6 +112,13 @@ pub(super) fn still_checking(patience: Duration) -> Status {
     Status::with_error_details(Code::Unavailable, message, details)
 }
 
+/// The sidecar has just started.
+pub(super) fn opening() -> Status {
+    let mut details = info("STARTING", []);
+    details.set_retry_info(Some(STORE_RETRY));
+    Status::with_error_details(Code::Unavailable, OPENING, details)
+}
+
 /// The store cannot be used at all; `reason` says why and what to do.
 pub(crate) fn no_store(reason: &str) -> Status {
     let mut details = info("STORE_UNUSABLE", []);
@@ -166,6 +176,13 @@ mod tests {
 
     fn id() -> LoadId {
         LoadId::try_from("a".to_owned()).unwrap()
+    }
+
+    #[test]
+    fn a_start_passes() {
+        let status = opening();
+        assert_eq!(status.code(), Code::Unavailable);
+        assert_eq!(status.get_error_details().retry_info().unwrap().retry_delay, Some(STORE_RETRY));
     }
 
     #[test]

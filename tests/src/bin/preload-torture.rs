@@ -61,14 +61,14 @@ async fn torture(disk: &SmallDisk) -> Result<()> {
     let runs = arguments.first().copied().unwrap_or(RUNS);
     let seed = arguments.get(1).copied().unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
     let one = arguments.get(2).copied();
-    let begun = Instant::now();
+    let (begun, commit) = (Instant::now(), commit());
     let mut sums = Sums::default();
     let result = tokio::select! {
         result = all(disk, seed, one.map_or(1..=runs, |one| one..=one), begun, &mut sums) => result,
         () = interrupted() => Err(anyhow::anyhow!("interrupted")),
     };
     if one.is_none() && sums.runs > 0 {
-        add_to_document(seed, &sums, begun.elapsed().as_secs_f64() / 60.0)?;
+        add_to_document(&commit, seed, &sums, begun.elapsed().as_secs_f64() / 60.0)?;
     }
     result?;
     if sums.violations > 0 {
@@ -163,7 +163,7 @@ fn keep(outcome: &Outcome) -> Result<PathBuf> {
     Ok(file)
 }
 
-fn add_to_document(seed: u64, sums: &Sums, minutes: f64) -> Result<()> {
+fn add_to_document(commit: &str, seed: u64, sums: &Sums, minutes: f64) -> Result<()> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/torture.tsv");
     let new = !file.exists();
     let mut document =
@@ -172,12 +172,6 @@ fn add_to_document(seed: u64, sums: &Sums, minutes: f64) -> Result<()> {
         writeln!(document, "{COLUMNS}")?;
     }
     let Sums { runs, loads, answers, faults, loaded, excused, failed, violations, .. } = sums;
-    let mut commit = said("git", &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always"]);
-    // What a session adds there changes nothing of what runs.
-    let besides_docs = ["-C", env!("CARGO_MANIFEST_DIR"), "status", "--porcelain", "--", "..", ":!../docs"];
-    if !said("git", &besides_docs).is_empty() {
-        commit.push_str("-dirty");
-    }
     writeln!(
         document,
         "{}\t{commit}\t{seed}\t{runs}\t{loads}\t{answers}\t{faults}\t{loaded}\t{excused}\t{failed}\t{violations}\t\
@@ -185,6 +179,17 @@ fn add_to_document(seed: u64, sums: &Sums, minutes: f64) -> Result<()> {
         said("date", &["-u", "+%Y-%m-%d"]),
     )
     .context("write the document")
+}
+
+/// Of the sources, as they are now.
+fn commit() -> String {
+    let mut commit = said("git", &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always"]);
+    // What a session adds there changes nothing of what runs.
+    let besides_docs = ["-C", env!("CARGO_MANIFEST_DIR"), "status", "--porcelain", "--", "..", ":!../docs"];
+    if !said("git", &besides_docs).is_empty() {
+        commit.push_str("-dirty");
+    }
+    commit
 }
 
 async fn interrupted() {

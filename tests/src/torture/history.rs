@@ -19,9 +19,10 @@ pub struct History {
 }
 
 impl History {
-    /// Whether that may be what an answer is about; the store is opened again within seconds.
-    pub(super) fn disk_was_read_only(&self, event: &Event) -> bool {
-        let fault = |fault: &&Event| matches!(&fault.what, What::Fault(Fault::ReadOnlyDisk, _));
+    /// Full or read-only: whether that may be what an answer is about. The store is opened again within seconds.
+    pub(super) fn disk_was_useless(&self, event: &Event) -> bool {
+        let fault =
+            |fault: &&Event| matches!(&fault.what, What::Fault(Fault::ReadOnlyDisk | Fault::FillDisk, _));
         self.events
             .iter()
             .filter(fault)

@@ -100,7 +100,7 @@ pub(super) fn known_refusals(evidence: &Evidence<'_>) -> Vec<String> {
             // Only these can mean anything by it.
             (Code::AlreadyExists, what) => !matches!(what, What::Start { .. }),
             (Code::FailedPrecondition, What::Verify { .. }) => false,
-            (Code::FailedPrecondition, _) => !evidence.history.disk_was_read_only(event),
+            (Code::FailedPrecondition, _) => !evidence.history.disk_was_useless(event),
             (Code::NotFound, what) => matches!(what, What::Start { .. } | What::List { .. }),
             (code, _) => matches!(
                 code,
