@@ -32,7 +32,7 @@ pub enum OpenError {
     Newer { file: PathBuf, found: i64, known: i64 },
     #[error("{} is damaged: {problem}; {}", file.display(), aside(file))]
     Damaged { file: PathBuf, problem: String },
-    #[error("{what} {}: {problem}; see whether the disk is well", path.display())]
+    #[error("{what} {}: {problem}; see whether the disk is well (dmesg)", path.display())]
     Io { what: &'static str, path: PathBuf, problem: String },
 }
 
@@ -44,7 +44,7 @@ pub enum StoreError {
     Full { file: PathBuf },
     #[error("{} is on a read-only file system; mount it writable", file.display())]
     ReadOnly { file: PathBuf },
-    #[error("reading or writing {}: {problem}; see whether the disk is well", file.display())]
+    #[error("reading or writing {}: {problem}; see whether the disk is well (dmesg)", file.display())]
     Io { file: PathBuf, problem: String },
     #[error("{} is locked by another program; end that program", file.display())]
     Busy { file: PathBuf },
@@ -63,7 +63,7 @@ pub enum StoreError {
     #[error("the sidecar has a bug: a request to the store panicked; see its log")]
     Panicked,
     /// A fault of this program.
-    #[error("{}: {problem}", file.display())]
+    #[error("the sidecar has a bug: {}: {problem}; please report this line", file.display())]
     Internal { file: PathBuf, problem: String },
 }
 
