@@ -9,6 +9,7 @@ mod damage;
 mod disk;
 mod format;
 mod kill;
+mod log;
 
 use std::path::Path;
 
