@@ -24,9 +24,11 @@ use crate::{
     ended, id, loaded, open, put, queued,
 };
 
-/// Versions of the program with what their fixtures hold, never edited once released: a release adds itself, and
-/// [`every_release_opens`] writes its fixture.
-const RELEASES: [(&str, fn() -> Vec<Job>); 1] = [("0.1.0", jobs_of_0_1_0)];
+/// A version of the program, and what its fixture holds.
+type Release = (&'static str, fn() -> Vec<Job>);
+
+/// Never edited once released: a release adds itself, and [`every_release_opens`] writes its fixture.
+const RELEASES: [Release; 1] = [("0.1.0", jobs_of_0_1_0)];
 
 fn fixture(version: &str, log: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/store-{version}.sqlite3{log}"))
