@@ -5,6 +5,7 @@
 pub mod distributed_load;
 pub mod launcher;
 pub mod leftovers;
+pub mod lines;
 pub mod memory;
 pub mod native;
 pub mod output;

@@ -91,11 +91,11 @@ pub fn room(spec: &Spec, need: Need, workers: &[Worker], promised: u64) -> Optio
         // What is cached already may be evicted and loaded again, so the whole path counts.
         let replicas = u64::from(spec.replicas.get());
         let once = need.bytes_total / replicas;
-        (need.bytes_total, live().map(|w| w.capacity_bytes.min(once)).sum::<u64>(), "in all")
+        (need.bytes_total, total(live().map(|w| w.capacity_bytes.min(once))), "in all")
     } else {
         let free = |w: &Worker| w.capacity_bytes.saturating_sub(w.used_bytes);
-        let usable: u64 = live().map(|w| free(w).min(need.bytes_short)).sum();
-        let unpromised = live().map(free).sum::<u64>().saturating_sub(promised);
+        let usable = total(live().map(|w| free(w).min(need.bytes_short)));
+        let unpromised = total(live().map(free)).saturating_sub(promised);
         (need.bytes_missing, usable.min(unpromised), "free")
     };
     (offered < wanted).then(|| Shut {
@@ -108,6 +108,11 @@ pub fn room(spec: &Spec, need: Need, workers: &[Worker], promised: u64) -> Optio
             if spec.allow_evict { "" } else { ", or set allow_evict" },
         ),
     })
+}
+
+/// Of workers whose word it is: it may be anything.
+fn total(bytes: impl Iterator<Item = u64>) -> u64 {
+    bytes.fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]
@@ -171,6 +176,17 @@ mod tests {
         let evict = Spec { allow_evict: true, ..spec(1, 0) };
         assert_eq!(room(&evict, need(150, 150), &[worker(50, 0)], 0), None);
         assert!(room(&evict, need(151, 151), &[worker(50, 0)], 0).is_some());
+    }
+
+    #[test]
+    fn sizes_beyond_any_sum_are_much_room() {
+        let most = i64::MAX.cast_unsigned();
+        let three = [0; 3].map(|_| worker(most - 100, 0));
+        let evict = Spec { allow_evict: true, ..spec(1, 0) };
+        for spec in [spec(1, 0), evict] {
+            assert_eq!(room(&spec, need(most, most), &three, 0), None);
+            assert_eq!(room(&spec, need(u64::MAX, u64::MAX), &three, 0), None);
+        }
     }
 
     #[test]

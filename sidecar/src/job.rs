@@ -7,7 +7,8 @@
 //! Invariants:
 //! - `sequence` grows with every change and stays below `sequence_ceiling`, the durable reservation;
 //! - a terminal job changes only from LOADED to STALE, or to LOADED when it was verified once more;
-//! - within an attempt no count of `progress` goes back.
+//! - within an attempt no count of `progress` goes back;
+//! - no number overflows, whatever a record holds: a job that was read must not end the process.
 
 mod path;
 mod progress;
@@ -171,7 +172,7 @@ impl Job {
         if from.is_active() && to != from {
             // Time in which the sidecar did not run is nobody's.
             let until = if event == Event::Interrupted { self.updated.min(now) } else { now };
-            self.active += self.in_state_for(until);
+            self.active = self.active.saturating_add(self.in_state_for(until));
         }
         match event {
             Event::Admitted | Event::LoadingSkipped => self.say(None, String::new()),
@@ -184,15 +185,17 @@ impl Job {
                 // A listing that came to its end may have taken longer than anybody wants to wait.
                 let listed = from == State::Listing && self.progress.count().totals_exact;
                 let moved_on = if listed { self.in_state_for(now) } else { Duration::ZERO };
-                self.shut_since = Some(self.shut_since.map_or(now, |since| (since + moved_on).min(now)));
+                let later =
+                    |since: Timestamp| since.checked_add(moved_on).map_or(now, |moved| moved.min(now));
+                self.shut_since = Some(self.shut_since.map_or(now, later));
                 self.say(Some(reason), message);
             }
             Event::LoadingStarted { engine, why, message, top_up, resumed, remnant } => {
                 self.shut_since = None;
                 if top_up {
-                    self.top_ups += 1;
+                    self.top_ups = self.top_ups.saturating_add(1);
                 } else if !resumed {
-                    self.attempt += 1;
+                    self.attempt = self.attempt.saturating_add(1);
                 }
                 self.engine = Some(engine);
                 self.engine_reason = why;
@@ -246,8 +249,8 @@ impl Job {
             }
         }
         self.state = to;
-        self.sequence += 1;
-        self.sequence_ceiling = self.sequence + SEQUENCE_RESERVE;
+        self.sequence = self.sequence.saturating_add(1);
+        self.sequence_ceiling = self.sequence.saturating_add(SEQUENCE_RESERVE);
         self.updated = now;
         if to != from {
             self.record(from, now);
@@ -259,12 +262,12 @@ impl Job {
     /// before it is published.
     pub fn advance(&mut self, count: Count, now: Timestamp) -> bool {
         self.progress.advance(count);
-        self.sequence += 1;
+        self.sequence = self.sequence.saturating_add(1);
         self.updated = now;
         if self.sequence < self.sequence_ceiling {
             return false;
         }
-        self.sequence_ceiling = self.sequence + SEQUENCE_RESERVE;
+        self.sequence_ceiling = self.sequence.saturating_add(SEQUENCE_RESERVE);
         true
     }
 
@@ -289,7 +292,7 @@ impl Job {
     #[must_use]
     pub fn time_left(&self, now: Timestamp) -> Option<Duration> {
         let present = if self.state.is_active() { self.in_state_for(now) } else { Duration::ZERO };
-        Some(self.spec.timeout?.saturating_sub(self.active + present))
+        Some(self.spec.timeout?.saturating_sub(self.active.saturating_add(present)))
     }
 
     /// What is left of `spec.wait_timeout` while a gate is shut.

@@ -330,3 +330,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn numbers_beyond_any_sum_do_not_end_the_process() {
+    let mut job = job();
+    for event in [Event::Admitted, opened()] {
+        job.apply(event, Timestamp::UNIX_EPOCH).unwrap();
+    }
+    (job.sequence, job.sequence_ceiling) = (u64::MAX, u64::MAX);
+    (job.attempt, job.top_ups) = (u32::MAX, u32::MAX);
+    (job.active, job.spec.timeout) = (Duration::MAX, Some(Duration::MAX));
+    job.updated = Timestamp::MAX;
+    let later = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1);
+    assert_eq!(job.time_left(later), Some(Duration::ZERO));
+    assert!(job.advance(Count::default(), later));
+    let mut again = job.clone().recovered(later);
+    assert_eq!((again.state, again.active, again.sequence), (State::Waiting, Duration::MAX, u64::MAX));
+    for event in [opened(), Event::LengthsDoubted] {
+        again.apply(event, later).unwrap();
+    }
+    // A listing that ended, in a load that waits since the end of time.
+    job.shut_since = Some(Timestamp::MAX);
+    job.progress.reset(Count { totals_exact: true, ..Count::default() });
+    job.apply(Event::GateShut { reason: Reason::WorkersMissing, message: String::new() }, later).unwrap();
+    assert_eq!(job.shut_since, Some(later));
+}

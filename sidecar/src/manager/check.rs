@@ -160,8 +160,10 @@ fn doubtful(listed: &[Worker], proven: &[Worker]) -> Vec<(i64, String)> {
 
 /// Why what is missing may be on workers that this master does not know yet.
 fn unsettled(master: &MasterInfo, proven: &[Worker], now: Timestamp) -> Option<String> {
-    let up =
-        |since_ms: i64| Duration::from_millis(u64::try_from(now.as_millisecond() - since_ms).unwrap_or(0));
+    let up = |since_ms: i64| {
+        let ms = now.as_millisecond().saturating_sub(since_ms);
+        Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+    };
     if up(master.start_time_ms) < LOST_AFTER {
         let up = up(master.start_time_ms).as_secs();
         return Some(format!("the alluxio master is up since {up} s; workers may still have to register"));
@@ -261,6 +263,8 @@ mod tests {
         assert_eq!(unsettled(&master(61), &[known(61), known(2)], now), None);
         assert!(unsettled(&master(500), &[known(2), known(59)], now).unwrap().contains("59 s"), "took over");
         assert_eq!(unsettled(&master(500), &[], now), None, "all workers are lost");
+        let never = MasterInfo { start_time_ms: i64::MIN, ..MasterInfo::default() };
+        assert_eq!(unsettled(&never, &[], now), None, "no time is too long ago");
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Baseline {
 }
 
 fn used(workers: &[Worker]) -> u64 {
-    workers.iter().map(|w| w.used_bytes).sum()
+    workers.iter().map(|w| w.used_bytes).fold(0, u64::saturating_add)
 }
 
 /// Publishes progress of `live` until dropped. `begun`: when the loading began, whose time is shared out.

@@ -186,7 +186,7 @@ impl<'a> Dispatcher<'a> {
                 let bytes = request.bytes();
                 // Those that are asked for again were paid for.
                 let new = copies.iter().filter(|copy| copy.asked_again == 0);
-                self.throttle.pass(new.map(|copy| copy.block.length).sum(), now);
+                self.throttle.pass(new.map(|copy| copy.block.length).fold(0, u64::saturating_add), now);
                 self.served = Some(worker);
                 if batch {
                     self.outcome.in_batches = true;
@@ -297,10 +297,11 @@ impl<'a> Dispatcher<'a> {
 
     fn acknowledged(&mut self, worker: i64, copy: &Copy) {
         let bytes = copy.block.length;
-        *self.outcome.acknowledged.entry(worker).or_default() += bytes;
+        let acknowledged = self.outcome.acknowledged.entry(worker).or_default();
+        *acknowledged = acknowledged.saturating_add(bytes);
         let whole = self.files.made(copy.file);
         self.done.send_modify(|done| {
-            done.bytes += bytes;
+            done.bytes = done.bytes.saturating_add(bytes);
             done.files += u64::from(whole);
         });
     }

@@ -69,7 +69,7 @@ impl Lane {
             self.requests < BATCHES
         } else {
             self.requests < SINGLES
-                && (self.requests == 0 || self.bytes + first.block.length <= SINGLES_BYTES)
+                && (self.requests == 0 || self.bytes.saturating_add(first.block.length) <= SINGLES_BYTES)
         };
         free.then_some(batch)
     }
@@ -85,7 +85,7 @@ impl Lane {
         let mut bytes = first.block.length;
         while copies.len() < BATCH_BLOCKS
             && let Some(next) = self.queue.front()
-            && bytes + next.block.length <= BATCH_BYTES
+            && next.block.length.saturating_add(bytes) <= BATCH_BYTES
         {
             bytes += next.block.length;
             copies.extend(self.queue.pop_front());

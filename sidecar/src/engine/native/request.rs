@@ -95,7 +95,7 @@ impl Request {
 
     pub(super) fn bytes(&self) -> u64 {
         match self {
-            Self::Load(blocks) => blocks.iter().map(|block| block.length).sum(),
+            Self::Load(blocks) => length(blocks),
             Self::Cache { block, .. } => block.length,
         }
     }
@@ -127,8 +127,7 @@ async fn load(
     if blocks.is_empty() {
         return Ok((HashMap::new(), Vec::new()));
     }
-    let bytes = blocks.iter().map(|block| block.length).sum();
-    let failures = match client.load_blocks(worker, blocks, deadline(bytes)).await {
+    let failures = match client.load_blocks(worker, blocks, deadline(length(blocks))).await {
         Ok(failures) => failures,
         Err(error) => {
             let message = trouble(error)?;
@@ -190,6 +189,10 @@ fn trouble(error: Error) -> Result<String, Trouble> {
         }
         error => Ok(error.to_string()),
     }
+}
+
+fn length(blocks: &[UfsBlock]) -> u64 {
+    blocks.iter().map(|block| block.length).fold(0, u64::saturating_add)
 }
 
 fn deadline(bytes: u64) -> Duration {

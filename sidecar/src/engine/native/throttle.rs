@@ -8,6 +8,9 @@ use std::{
 /// Unused time is not saved up beyond this, so that a pause is not followed by a burst.
 const BURST: Duration = Duration::from_millis(200);
 
+/// Longer than any load; a block may be as long as a master says.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// Lets so many bytes a second pass, on average.
 #[derive(Debug)]
 pub(super) struct Throttle {
@@ -32,7 +35,8 @@ impl Throttle {
     /// Bytes pass, however many: the next ones wait the longer for it.
     pub(super) fn pass(&mut self, bytes: u64, now: Instant) {
         let Some(rate) = self.bytes_per_second else { return };
-        let cost = Duration::from_secs_f64(bytes as f64 / rate.get() as f64);
+        let cost =
+            Duration::try_from_secs_f64(bytes as f64 / rate.get() as f64).unwrap_or(FOREVER).min(FOREVER);
         let earliest = now.checked_sub(BURST).unwrap_or(now);
         self.paid = Some(self.paid.map_or(now, |paid| paid.max(earliest)) + cost);
     }
@@ -48,6 +52,16 @@ mod tests {
         let now = Instant::now();
         throttle.pass(u64::MAX, now);
         assert_eq!(throttle.opens(now), None);
+    }
+
+    #[test]
+    fn a_block_beyond_any_length_is_waited_for_and_no_more() {
+        let mut throttle = Throttle::new(NonZeroU64::new(1));
+        let now = Instant::now();
+        for bytes in [i64::MAX.cast_unsigned(), u64::MAX] {
+            throttle.pass(bytes, now);
+            assert!(throttle.opens(now).is_some());
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A job worker reports its health every second; one silent for longer than this is asked for a second time.
-const FRESH_HEALTH_MS: i64 = 3_000;
+const FRESH_HEALTH_MS: u64 = 3_000;
 
 /// What is missing was counted before the wait: after so long it is counted again, since others may have cached
 /// or removed some of it.
@@ -106,7 +106,7 @@ impl Runner {
             let promised = others
                 .filter(|other| other.has_room.load(Ordering::Relaxed))
                 .map(|other| other.missing.load(Ordering::Relaxed));
-            let shut = gates::room(&self.job().spec, need, workers, promised.sum());
+            let shut = gates::room(&self.job().spec, need, workers, promised.fold(0, u64::saturating_add));
             self.live.has_room.store(shut.is_none(), Ordering::Relaxed);
             shut
         })
@@ -117,7 +117,7 @@ impl Runner {
 /// looks old is believed dead only when it does not move.
 pub(super) async fn live_job_workers(client: &Client, now_ms: i64) -> Result<usize, Error> {
     let first = client.job_workers().await?;
-    let fresh = |ms: i64| (now_ms - ms).abs() <= FRESH_HEALTH_MS;
+    let fresh = |ms: i64| is_fresh(ms, now_ms);
     if first.is_empty() || first.iter().any(|w| fresh(w.last_updated_ms)) {
         return Ok(first.iter().filter(|w| fresh(w.last_updated_ms)).count());
     }
@@ -125,4 +125,23 @@ pub(super) async fn live_job_workers(client: &Client, now_ms: i64) -> Result<usi
     let second = client.job_workers().await?;
     let moved = |id: i64, ms: i64| first.iter().any(|w| w.id == id && w.last_updated_ms != ms);
     Ok(second.iter().filter(|w| moved(w.id, w.last_updated_ms)).count())
+}
+
+/// `reported_ms` is another machine's word, and may be anything.
+fn is_fresh(reported_ms: i64, now_ms: i64) -> bool {
+    now_ms.abs_diff(reported_ms) <= FRESH_HEALTH_MS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_report_of_these_seconds_is_fresh() {
+        let now = 1_700_000_000_000;
+        assert!(is_fresh(now - 3_000, now) && is_fresh(now + 3_000, now));
+        for ms in [now - 3_001, now + 3_001, 0, i64::MIN, i64::MIN + now, i64::MAX] {
+            assert!(!is_fresh(ms, now), "{ms}");
+        }
+    }
 }
