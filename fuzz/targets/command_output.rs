@@ -20,8 +20,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 /// Lines and bytes that a message may take, whatever was printed.
 const LINES: usize = 20;
 const BYTES: usize = 20 * 4 * 400 + 20 * 3;
-/// Of one case: a dozen lines that are cut.
-const MOST: usize = 12 * MAX_LINE;
+/// Of one case: a few lines that are cut.
+const MOST: usize = 3 * MAX_LINE;
 
 fuzz_target!(|bytes: &[u8]| {
     let printed = stretched(bytes);
