@@ -1,4 +1,8 @@
 //! The admin port: `/livez`, `/readyz`, `/metrics`. Plain HTTP, no data of loads but ids and sizes.
+//!
+//! A connection is one request, and ends soon whatever its client does.
+
+use std::{pin::pin, time::Duration};
 
 use axum::{
     Router,
@@ -7,7 +11,17 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use tokio::{net::TcpListener, sync::watch};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::TokioIo,
+    server::graceful::{GracefulShutdown, Watcher},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -15,6 +29,13 @@ use crate::{
     readiness::Readiness,
     service::{Backend, OPENING},
 };
+
+/// For a request and its answer. Probes wait seconds at most; metrics are some 100 KB.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Of a connection. Requests are a line and a few headers.
+const BUFFER: usize = 16 * 1024;
+/// Without descriptors, until there is hope again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What the handlers see.
 #[derive(Debug, Clone)]
@@ -34,7 +55,34 @@ pub async fn serve(listener: TcpListener, admin: Admin) -> std::io::Result<()> {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(admin);
-    axum::serve(listener, routes).with_graceful_shutdown(stopping.cancelled_owned()).await
+    let graceful = GracefulShutdown::new();
+    let mut stopped = pin!(stopping.cancelled());
+    loop {
+        tokio::select! {
+            () = &mut stopped => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => drop(tokio::spawn(answer(stream, routes.clone(), graceful.watcher()))),
+                Err(error) => {
+                    tracing::debug!(%error, "a connection could not be accepted");
+                    sleep(PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    graceful.shutdown().await;
+    Ok(())
+}
+
+async fn answer(stream: TcpStream, routes: Router, watcher: Watcher) {
+    let mut http = http1::Builder::new();
+    http.keep_alive(false).max_buf_size(BUFFER);
+    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+    match timeout(PATIENCE, watcher.watch(connection)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a connection failed"),
+        Err(_) => tracing::debug!("a connection was cut: its client is slow"),
+    }
 }
 
 async fn ready(State(admin): State<Admin>) -> impl IntoResponse {

@@ -6,6 +6,7 @@
 mod accept;
 pub mod admin;
 pub mod alluxio;
+mod answers;
 pub mod auth;
 pub mod clock;
 pub mod config;
@@ -24,6 +25,7 @@ mod observe;
 pub mod panics;
 pub mod program;
 pub mod readiness;
+mod requests;
 pub mod run;
 pub mod server;
 pub mod service;

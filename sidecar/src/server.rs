@@ -22,11 +22,13 @@ use tower::layer::util::{Identity, Stack};
 
 use crate::{
     accept::{Greeted, TlsIncoming},
+    answers::Answers,
     auth::Authentication,
     credentials::Access,
     metrics::Metrics,
     observe::Observe,
     panics::CatchPanicLayer,
+    requests::WholeLayer,
     service::Service,
 };
 
@@ -53,12 +55,15 @@ pub enum ServerError {
     Serve(#[from] tonic::transport::Error),
 }
 
+type Layers = Stack<WholeLayer, Stack<CatchPanicLayer, Identity>>;
+
 /// Everything a listener serves.
 #[derive(Clone)]
 pub struct Api {
     service: Service,
     metrics: Metrics,
     health: HealthReporter,
+    requests: WholeLayer,
 }
 
 impl std::fmt::Debug for Api {
@@ -70,7 +75,7 @@ impl std::fmt::Debug for Api {
 impl Api {
     #[must_use]
     pub fn new(service: Service, metrics: Metrics) -> Self {
-        Self { service, metrics, health: HealthReporter::new() }
+        Self { service, metrics, health: HealthReporter::new(), requests: WholeLayer::new() }
     }
 
     /// What grpc.health.v1 answers, for the server and for the service.
@@ -96,12 +101,27 @@ impl Api {
         // Health tells nothing but whether we serve, and probes carry no token.
         let health = tonic_health::pb::health_server::HealthServer::new(
             tonic_health::server::HealthService::from_health_reporter(self.health.clone()),
-        );
-        let service = InterceptedService::new(service, authentication.clone());
+        )
+        .max_decoding_message_size(MAX_REQUEST);
+        let service = Answers::new(InterceptedService::new(service, authentication.clone()));
+        let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
+        let (v1, v1alpha) =
+            (v1.max_decoding_message_size(MAX_REQUEST), v1alpha.max_decoding_message_size(MAX_REQUEST));
         Ok(Routes::new(Observe::new(service, self.metrics.clone()))
-            .add_service(InterceptedService::new(reflection().build_v1()?, authentication.clone()))
-            .add_service(InterceptedService::new(reflection().build_v1alpha()?, authentication))
+            .add_service(InterceptedService::new(v1, authentication.clone()))
+            .add_service(InterceptedService::new(v1alpha, authentication))
             .add_service(health))
+    }
+
+    fn server(&self) -> Server<Layers> {
+        Server::builder()
+            .layer(CatchPanicLayer)
+            .layer(self.requests.clone())
+            .max_concurrent_streams(MAX_STREAMS)
+            .concurrency_limit_per_connection(MAX_REQUESTS_AT_ONCE)
+            .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+            .http2_max_header_list_size(MAX_HEADERS)
     }
 
     /// Serves TCP until `stop`, with TLS and authentication as `access` says at the moment.
@@ -111,7 +131,7 @@ impl Api {
         access: Access,
         stop: CancellationToken,
     ) -> Result<(), ServerError> {
-        let server = server().add_routes(self.routes(Authentication::new(access.clone()))?);
+        let server = self.server().add_routes(self.routes(Authentication::new(access.clone()))?);
         let stop = stop.cancelled_owned();
         if access.has_tls() {
             let incoming = TlsIncoming::new(listener, access, self.metrics.clone()).map_ok(Greeted::new);
@@ -131,21 +151,14 @@ impl Api {
     ) -> Result<(), ServerError> {
         let routes = self.routes(Authentication::default())?;
         let incoming = UnixListenerStream::new(listener);
-        let served =
-            server().add_routes(routes).serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;
+        let served = self
+            .server()
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+            .await;
         let _ = fs::remove_file(path);
         Ok(served?)
     }
-}
-
-fn server() -> Server<Stack<CatchPanicLayer, Identity>> {
-    Server::builder()
-        .layer(CatchPanicLayer)
-        .max_concurrent_streams(MAX_STREAMS)
-        .concurrency_limit_per_connection(MAX_REQUESTS_AT_ONCE)
-        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
-        .http2_max_header_list_size(MAX_HEADERS)
 }
 
 /// Binds with mode 0600. A socket that nobody listens on any more is replaced; anything else is left alone.

@@ -12,7 +12,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use alluxio_preload_api::v1::{self, preload_service_server::PreloadService};
 use futures_util::Stream;
-use tokio::sync::watch as channel;
+use tokio::sync::{Semaphore, watch as channel};
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -20,10 +20,13 @@ use crate::{
     metrics::Metrics,
 };
 use page::Page;
-pub(crate) use status::OPENING;
+pub(crate) use status::{OPENING, answers_wait, not_whole, too_many_halves};
 
 /// For an answer; the store is the slowest part, and takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Lists that are read and put into words at once; others wait. Each may be megabytes, thrice.
+const LISTS_AT_ONCE: usize = 4;
 
 /// What serves the calls at the moment.
 #[derive(Debug, Clone)]
@@ -40,12 +43,13 @@ pub enum Backend {
 pub struct Service {
     backend: channel::Receiver<Backend>,
     metrics: Metrics,
+    lists: Arc<Semaphore>,
 }
 
 impl Service {
     #[must_use]
     pub fn new(backend: channel::Receiver<Backend>, metrics: Metrics) -> Self {
-        Self { backend, metrics }
+        Self { backend, metrics, lists: Arc::new(Semaphore::new(LISTS_AT_ONCE)) }
     }
 
     fn manager(&self) -> Result<Manager, Status> {
@@ -108,6 +112,7 @@ impl PreloadService for Service {
         let v1::ListLoadsRequest { page_size, page_token, filter } = request.into_inner();
         let page = Page::new(page_size, &page_token).map_err(|e| status::of_field(&e))?;
         let query = convert::list_query(filter, &page).map_err(|e| status::of_field(&e))?;
+        let _turn = self.lists.acquire().await.map_err(|_| status::stopping())?;
         let mut found = in_time(manager.list(query)).await?;
         let next_page_token = page.cut(&mut found);
         let loads = found.iter().map(|(_, job)| convert::load(job)).collect();
@@ -146,6 +151,7 @@ impl PreloadService for Service {
         let id = convert::id(load_id).map_err(|e| status::of_field(&e))?;
         let (generation, token) = page::of_list(&page_token).map_err(|e| status::of_field(&e))?;
         let page = Page::new(page_size, token).map_err(|e| status::of_field(&e))?;
+        let _turn = self.lists.acquire().await.map_err(|_| status::stopping())?;
         let found = manager.failures(&id, generation, page.after.unwrap_or(0), page.size + 1);
         let (list, mut failures) = in_time(found).await?;
         let total = list.count;

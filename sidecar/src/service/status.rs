@@ -119,6 +119,28 @@ pub(super) fn opening() -> Status {
     Status::with_error_details(Code::Unavailable, OPENING, details)
 }
 
+/// A part of a request is here, and the rest does not come.
+pub(crate) fn not_whole(patience: Duration) -> Status {
+    let message = format!("the request was not whole within {} s; send it again", patience.as_secs());
+    Status::with_error_details(Code::Unavailable, message, info("REQUEST_LATE", []))
+}
+
+/// As many requests as the sidecar keeps are here in part.
+pub(crate) fn too_many_halves() -> Status {
+    let mut details = info("REQUESTS_IN_PART", []);
+    details.set_retry_info(Some(STORE_RETRY));
+    let message = "too many requests are here in part; send it again, in one piece";
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+/// As many answers as the sidecar keeps wait to be taken.
+pub(crate) fn answers_wait() -> Status {
+    let mut details = info("ANSWERS_WAIT", []);
+    details.set_retry_info(Some(STORE_RETRY));
+    let message = "too many answers wait to be taken; try again, or ask for a smaller page";
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
 /// The store cannot be used at all; `reason` says why and what to do.
 pub(crate) fn no_store(reason: &str) -> Status {
     let mut details = info("STORE_UNUSABLE", []);

@@ -1,11 +1,19 @@
 //! HTTP/2 by hand (RFC 9113, 7541), for what no library would send.
 
+use std::collections::HashSet;
+
+use anyhow::Result;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const CONTINUATION: u8 = 9;
+const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -68,4 +76,61 @@ pub(super) fn continuation(stream: u32) -> Vec<u8> {
 pub(super) fn reset(stream: u32) -> Vec<u8> {
     const CANCEL: [u8; 4] = [0, 0, 0, 8];
     frame(RST_STREAM, 0, stream, &CANCEL)
+}
+
+/// The whole request of a call: one message.
+pub(super) fn message(stream: u32, message: &[u8]) -> Vec<u8> {
+    const DATA: u8 = 0;
+    let mut payload = vec![0];
+    payload.extend((message.len() as u32).to_be_bytes());
+    payload.extend(message);
+    frame(DATA, END_STREAM, stream, &payload)
+}
+
+/// A request whose first field is the id of a load.
+pub(super) fn load_id(id: &str) -> Vec<u8> {
+    let mut message = vec![0x0a];
+    literal(&mut message, id);
+    message
+}
+
+/// A beginning that lets no byte of an answer through.
+pub(super) fn greeting_with_shut_windows() -> Vec<u8> {
+    const INITIAL_WINDOW_SIZE_0: [u8; 6] = [0, 4, 0, 0, 0, 0];
+    let mut greeting = PREFACE.to_vec();
+    greeting.extend(frame(SETTINGS, 0, 0, &INITIAL_WINDOW_SIZE_0));
+    greeting
+}
+
+/// A connection that answers PINGs while it is waited for.
+pub(super) struct Pinged {
+    stream: TcpStream,
+}
+
+impl Pinged {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self { stream }
+    }
+
+    pub(super) async fn say(&mut self, words: &[u8]) -> Result<()> {
+        Ok(self.stream.write_all(words).await?)
+    }
+
+    /// Until as many streams have the head of an answer, or its end.
+    pub(super) async fn heads(&mut self, number: u32) -> Result<()> {
+        let mut seen = HashSet::new();
+        while seen.len() < number as usize {
+            let mut head = [0; 9];
+            self.stream.read_exact(&mut head).await?;
+            let [a, b, c, kind, flags, stream @ ..] = head;
+            let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+            self.stream.read_exact(&mut payload).await?;
+            match kind {
+                HEADERS => drop(seen.insert(u32::from_be_bytes(stream))),
+                PING if flags & ACK == 0 => self.stream.write_all(&frame(PING, ACK, 0, &payload)).await?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
