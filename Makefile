@@ -20,6 +20,7 @@ SEED ?=
 CARGO_DENY = 0.20.2
 # Of the fuzz targets, which use fewer crates than all that deny.toml is about.
 DENY_LESS = license-not-encountered unmatched-skip unnecessary-skip
+ADVISORIES = https://github.com/RustSec/advisory-db
 
 # A panic shows where it was; an error of the harness says what it is without the stack of the runtime.
 export RUST_BACKTRACE ?= 1
@@ -86,11 +87,14 @@ check: ## Checks format, lints and documentation
 	cargo clippy --workspace --test cluster --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-deny: ## Checks licences, sources and double versions of the crates that we use
+deny: ## Checks licences, sources, double versions and, where their database answers, advisories of our crates
 	@cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked --version $(CARGO_DENY)
 	cargo deny --workspace --locked check --allow license-exception-not-encountered bans licenses sources
 	cargo deny --manifest-path fuzz/Cargo.toml --config deny.toml --locked check $(addprefix --allow ,$(DENY_LESS)) \
 	  bans licenses sources
+	@if GIT_TERMINAL_PROMPT=0 timeout 20 git ls-remote --exit-code $(ADVISORIES) HEAD >/dev/null 2>&1; \
+	  then cargo deny --workspace --locked check advisories; \
+	  else echo "advisories were not looked at: $(ADVISORIES) does not answer"; fi
 
 bench: prerequisites static ## Measures, writes docs/benchmarks.md; BENCH_ARGS=name: one section, native: all native-*
 	@tests/prerequisites ghz

@@ -1,4 +1,4 @@
-//! Connections of the TCP listener: those whose TLS handshake is done, with the credentials of the moment, and the time
+//! Connections of the listeners: those whose TLS handshake is done, with the credentials of the moment, and the time
 //! that a client has to begin.
 //!
 //! Handshakes run beside each other, in bounded number and time: one that stalls holds up nobody.
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -107,6 +107,20 @@ impl<S: Connected> Connected for Greeted<S> {
     fn connect_info(&self) -> Self::ConnectInfo {
         self.stream.connect_info()
     }
+}
+
+/// Connections whose clients have to begin in time. After one that could not be accepted there is a rest: the next would
+/// fail at once, and so on for as long as there are no descriptors.
+pub(crate) fn greeted<S>(
+    incoming: impl Stream<Item = io::Result<S>>,
+) -> impl Stream<Item = io::Result<Greeted<S>>> {
+    incoming.then(async |accepted| {
+        if let Err(error) = &accepted {
+            tracing::debug!(%error, "a connection could not be accepted");
+            sleep(PAUSE).await;
+        }
+        accepted.map(Greeted::new)
+    })
 }
 
 /// Ends its task when dropped.

@@ -1,7 +1,8 @@
 //! Answers that nobody takes: each has its time, all together a bounded memory.
 //!
 //! A client may leave its window shut and answer PINGs for ever. An answer of a list may be megabytes, and HTTP/2 has
-//! no word for how long it waits. Streams of answers are left alone: they make the next when the last is taken.
+//! no word for how long it waits. Streams of answers are left alone: they make the next when the last is taken. Only
+//! lists are refused for want of room: other calls have done by then what they were asked for.
 
 use std::{
     convert::Infallible,
@@ -25,8 +26,10 @@ use tonic::{
 
 use crate::service;
 
-/// For an answer to be taken. A megabyte over a slow line takes seconds.
+/// For a part of an answer to be taken. A megabyte over a slow line takes seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a part of one answer may take that long.
+const PARTS: usize = 20;
 /// What is handed on at once, and is out of our hands then. Answers up to this size are not counted.
 const PIECE: usize = 4 * 1024;
 /// All answers that wait to be taken, in KiB.
@@ -65,7 +68,9 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let streams = request.uri().path().ends_with("/WatchLoad");
+        let method = request.uri().path().rsplit('/').next();
+        let streams = method == Some("WatchLoad");
+        let is_list = matches!(method, Some("ListLoads" | "ListFailures"));
         let room = Arc::clone(&self.room);
         let answer = self.inner.call(request);
         Box::pin(async move {
@@ -73,7 +78,7 @@ where
             if streams {
                 return Ok(http::Response::from_parts(parts, Body::new(body)));
             }
-            Ok(match keep(body, &room, PATIENCE).await {
+            Ok(match keep(body, &room, is_list, PATIENCE).await {
                 Ok(kept) => http::Response::from_parts(parts, Body::new(kept)),
                 Err(status) => status.into_http(),
             })
@@ -81,7 +86,7 @@ where
     }
 }
 
-async fn keep<B>(body: B, room: &Arc<Semaphore>, patience: Duration) -> Result<Kept, Status>
+async fn keep<B>(body: B, room: &Arc<Semaphore>, may_refuse: bool, patience: Duration) -> Result<Kept, Status>
 where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<StdError>,
@@ -95,18 +100,46 @@ where
     }
     let size = bytes.len().div_ceil(1024).min(ROOM);
     let taken = Arc::clone(room).try_acquire_many_owned(u32::try_from(size).unwrap_or(u32::MAX));
-    let taken = taken.map_err(|_| service::answers_wait())?;
-    let left = Arc::new(Mutex::new(Some(Left { bytes, _room: Some(taken) })));
+    let taken = match taken {
+        Ok(taken) => Some(taken),
+        Err(_) if may_refuse => return Err(service::answers_wait()),
+        // One load, so some 20 KiB.
+        Err(_) => None,
+    };
+    let mut pace = Pace { left: bytes.len(), parts: 0 };
+    let left = Arc::new(Mutex::new(Some(Left { bytes, _room: taken })));
     // A body whose client takes nothing is not asked for more, and so cannot look at the time.
     // Weak: what is taken leaves its room at once.
     let late = Arc::downgrade(&left);
     let end = tokio::spawn(async move {
-        tokio::time::sleep(patience).await;
-        if let Some(late) = late.upgrade() {
-            *late.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        loop {
+            tokio::time::sleep(patience).await;
+            let Some(late) = late.upgrade() else { return };
+            let mut left = late.lock().unwrap_or_else(PoisonError::into_inner);
+            if !pace.goes_on(left.as_ref().map_or(0, |left| left.bytes.len())) {
+                *left = None;
+                return;
+            }
         }
     });
     Ok(Kept { left, trailers, _end: Some(AbortOnDropHandle::new(end)) })
+}
+
+/// How an answer is taken.
+struct Pace {
+    /// In bytes, a while ago.
+    left: usize,
+    parts: usize,
+}
+
+impl Pace {
+    /// Whether it is waited for, with so much left after another while.
+    fn goes_on(&mut self, left: usize) -> bool {
+        let taken = self.left.saturating_sub(left);
+        self.left = left;
+        self.parts += 1;
+        taken > 0 && self.parts < PARTS
+    }
 }
 
 struct Left {
@@ -166,22 +199,32 @@ mod tests {
         let room = Arc::new(Semaphore::new(ROOM));
         let mut waiting = Vec::new();
         for _ in 0..ROOM / 1024 {
-            waiting.push(keep(answer(1 << 20), &room, PATIENCE).await.unwrap());
+            waiting.push(keep(answer(1 << 20), &room, true, PATIENCE).await.unwrap());
         }
-        let refused = keep(answer(1 << 20), &room, PATIENCE).await.err().unwrap();
+        let refused = keep(answer(1 << 20), &room, true, PATIENCE).await.err().unwrap();
         assert_eq!(refused.code(), Code::ResourceExhausted);
-        let small = keep(answer(PIECE), &room, PATIENCE).await.unwrap();
+        let done = keep(answer(20 << 10), &room, false, PATIENCE).await.unwrap();
+        assert_eq!(done.collect().await.unwrap().to_bytes().len(), 20 << 10, "what was done is told");
+        let small = keep(answer(PIECE), &room, true, PATIENCE).await.unwrap();
         assert_eq!(small.collect().await.unwrap().to_bytes().len(), PIECE);
         waiting.pop();
-        keep(answer(1 << 20), &room, PATIENCE).await.unwrap();
+        keep(answer(1 << 20), &room, true, PATIENCE).await.unwrap();
     }
 
     #[tokio::test]
     async fn an_answer_that_nobody_takes_leaves_its_room() {
         let room = Arc::new(Semaphore::new(ROOM));
-        let late = keep(answer(1 << 20), &room, Duration::from_millis(10)).await.unwrap();
+        let late = keep(answer(1 << 20), &room, true, Duration::from_millis(10)).await.unwrap();
         let _all = room.acquire_many(ROOM as u32).await.unwrap();
         assert_eq!(late.collect().await.unwrap_err().code(), Code::Unavailable);
+    }
+
+    #[test]
+    fn who_takes_a_part_is_waited_for_but_not_for_ever() {
+        let mut pace = Pace { left: 100, parts: 0 };
+        assert!(pace.goes_on(99) && pace.goes_on(50) && !pace.goes_on(50));
+        let mut pace = Pace { left: 100, parts: 0 };
+        assert_eq!((0..100).rev().take_while(|left| pace.goes_on(*left)).count(), PARTS - 1);
     }
 
     #[tokio::test]
@@ -191,7 +234,7 @@ mod tests {
         let room = Arc::new(Semaphore::new(ROOM));
         let sent = trailers.clone();
         let body = answer(100_000).with_trailers(async move { Some(Ok(sent)) });
-        let taken = keep(body, &room, PATIENCE).await.unwrap().collect().await.unwrap();
+        let taken = keep(body, &room, true, PATIENCE).await.unwrap().collect().await.unwrap();
         assert_eq!(taken.trailers(), Some(&trailers));
         assert_eq!(taken.to_bytes().len(), 100_000);
         assert_eq!(room.available_permits(), ROOM);

@@ -21,7 +21,7 @@ use tonic_health::server::HealthReporter;
 use tower::layer::util::{Identity, Stack};
 
 use crate::{
-    accept::{Greeted, TlsIncoming},
+    accept::{Greeted, TlsIncoming, greeted},
     answers::Answers,
     auth::Authentication,
     credentials::Access,
@@ -36,8 +36,8 @@ use crate::{
 const MAX_REQUEST: usize = 64 * 1024;
 /// Streams on one connection: a proxy may carry hundreds of watchers.
 const MAX_STREAMS: u32 = 1024;
-/// Unary requests of one connection that are worked on at once; others wait.
-const MAX_REQUESTS_AT_ONCE: usize = 256;
+/// The name of a service. Its messages are the only ones that nobody has to show a token for.
+const MAX_HEALTH_REQUEST: usize = 512;
 /// A peer that vanished without a word is noticed after interval + timeout, and its watches end.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -102,7 +102,7 @@ impl Api {
         let health = tonic_health::pb::health_server::HealthServer::new(
             tonic_health::server::HealthService::from_health_reporter(self.health.clone()),
         )
-        .max_decoding_message_size(MAX_REQUEST);
+        .max_decoding_message_size(MAX_HEALTH_REQUEST);
         let service = Answers::new(InterceptedService::new(service, authentication.clone()));
         let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
         let (v1, v1alpha) =
@@ -118,7 +118,6 @@ impl Api {
             .layer(CatchPanicLayer)
             .layer(self.requests.clone())
             .max_concurrent_streams(MAX_STREAMS)
-            .concurrency_limit_per_connection(MAX_REQUESTS_AT_ONCE)
             .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
             .http2_max_header_list_size(MAX_HEADERS)
@@ -137,7 +136,7 @@ impl Api {
             let incoming = TlsIncoming::new(listener, access, self.metrics.clone()).map_ok(Greeted::new);
             Ok(server.serve_with_incoming_shutdown(incoming, stop).await?)
         } else {
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).map_ok(Greeted::new);
+            let incoming = greeted(TcpIncoming::from(listener).with_nodelay(Some(true)));
             Ok(server.serve_with_incoming_shutdown(incoming, stop).await?)
         }
     }
@@ -150,7 +149,7 @@ impl Api {
         stop: CancellationToken,
     ) -> Result<(), ServerError> {
         let routes = self.routes(Authentication::default())?;
-        let incoming = UnixListenerStream::new(listener);
+        let incoming = greeted(UnixListenerStream::new(listener));
         let served = self
             .server()
             .add_routes(routes)

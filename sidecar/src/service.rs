@@ -12,7 +12,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use alluxio_preload_api::v1::{self, preload_service_server::PreloadService};
 use futures_util::Stream;
-use tokio::sync::{Semaphore, watch as channel};
+use tokio::sync::{Semaphore, SemaphorePermit, watch as channel};
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     metrics::Metrics,
 };
 use page::Page;
-pub(crate) use status::{OPENING, answers_wait, not_whole, too_many_halves};
+pub(crate) use status::{OPENING, answers_wait, not_whole, too_many_halves, too_much_metadata};
 
 /// For an answer; the store is the slowest part, and takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -58,6 +58,16 @@ impl Service {
             Backend::Ready(manager) => Ok(manager.clone()),
             Backend::Unusable(reason) => Err(status::no_store(reason)),
         }
+    }
+
+    /// A list, when it is its turn; others wait for theirs until what comes first is dropped.
+    async fn in_turn<T>(
+        &self,
+        list: impl Future<Output = Result<T, ManagerError>>,
+    ) -> Result<(SemaphorePermit<'_>, T), ManagerError> {
+        // Never closed but in thought.
+        let turn = self.lists.acquire().await.map_err(|_| ManagerError::Stopping)?;
+        Ok((turn, list.await?))
     }
 }
 
@@ -112,8 +122,7 @@ impl PreloadService for Service {
         let v1::ListLoadsRequest { page_size, page_token, filter } = request.into_inner();
         let page = Page::new(page_size, &page_token).map_err(|e| status::of_field(&e))?;
         let query = convert::list_query(filter, &page).map_err(|e| status::of_field(&e))?;
-        let _turn = self.lists.acquire().await.map_err(|_| status::stopping())?;
-        let mut found = in_time(manager.list(query)).await?;
+        let (_turn, mut found) = in_time(self.in_turn(manager.list(query))).await?;
         let next_page_token = page.cut(&mut found);
         let loads = found.iter().map(|(_, job)| convert::load(job)).collect();
         Ok(Response::new(v1::ListLoadsResponse { loads, next_page_token }))
@@ -151,9 +160,8 @@ impl PreloadService for Service {
         let id = convert::id(load_id).map_err(|e| status::of_field(&e))?;
         let (generation, token) = page::of_list(&page_token).map_err(|e| status::of_field(&e))?;
         let page = Page::new(page_size, token).map_err(|e| status::of_field(&e))?;
-        let _turn = self.lists.acquire().await.map_err(|_| status::stopping())?;
         let found = manager.failures(&id, generation, page.after.unwrap_or(0), page.size + 1);
-        let (list, mut failures) = in_time(found).await?;
+        let (_turn, (list, mut failures)) = in_time(self.in_turn(found)).await?;
         let total = list.count;
         let next_page_token = page::in_list(list.generation, &page.cut(&mut failures));
         let failures = failures.into_iter().map(|(_, failure)| convert::failure(failure)).collect();

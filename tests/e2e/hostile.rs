@@ -32,9 +32,11 @@ const HONEST: usize = 5;
 /// Between two of them.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// A load is started, which the first time is a write to the disk, and another one asked for.
 async fn is_served(address: &str) -> Result<()> {
     let ask = async {
         let mut client = PreloadServiceClient::connect(format!("http://{address}")).await?;
+        client.start_load(load("honest-too", "/honest-too", 1)).await?;
         anyhow::Ok(client.get_load(GetLoadRequest { load_id: "honest".into() }).await?)
     };
     let answer = tokio::time::timeout(PATIENCE, ask).await.context("an honest client is not served")??;

@@ -106,7 +106,7 @@ pub(super) fn still_checking(patience: Duration) -> Status {
     let mut details = info("STILL_CHECKING", []);
     details.set_retry_info(Some(CHECK_RETRY));
     let message = format!(
-        "the check took longer than {} s and goes on; follow the load with WatchLoad",
+        "the check took longer than {} s and goes on; call VerifyLoad again, or WatchLoad with follow",
         patience.as_secs()
     );
     Status::with_error_details(Code::Unavailable, message, details)
@@ -129,7 +129,15 @@ pub(crate) fn not_whole(patience: Duration) -> Status {
 pub(crate) fn too_many_halves() -> Status {
     let mut details = info("REQUESTS_IN_PART", []);
     details.set_retry_info(Some(STORE_RETRY));
-    let message = "too many requests are here in part; send it again, in one piece";
+    let message = "too many requests are here in part; try again";
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+/// As much metadata as the sidecar keeps is here.
+pub(crate) fn too_much_metadata() -> Status {
+    let mut details = info("METADATA_FULL", []);
+    details.set_retry_info(Some(STORE_RETRY));
+    let message = "too many calls with more than 2 KiB of metadata are under way; try again, or send less";
     Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 

@@ -252,12 +252,12 @@ fn assert_complete(targets: &[Target]) {
 
 #[tokio::test]
 async fn killed_at_every_write_of_an_old_store() {
-    assert_complete(&Scenario::old_store(3).await.at_every_point(KILL).await);
+    assert_complete(&Scenario::old_store(5).await.at_every_point(KILL).await);
 }
 
 #[tokio::test]
 async fn each_write_of_an_old_store_fails() {
-    assert_complete(&Scenario::old_store(3).await.at_every_point(EIO).await);
+    assert_complete(&Scenario::old_store(5).await.at_every_point(EIO).await);
 }
 
 #[tokio::test]

@@ -66,9 +66,12 @@ async fn a_log_cut_anywhere_leaves_whole_commits() {
     assert_eq!(commits(&log, frames(log.len())), all, "each call is a commit of its own");
     let borders = (0..=frames(log.len())).map(|frame| HEADER + frame * FRAME);
     let mut lengths: Vec<usize> = borders.flat_map(|border| [border - 1, border, border + 24]).collect();
-    lengths.extend([0, HEADER / 2]);
+    // Disks write sectors.
+    lengths.extend((0..log.len()).step_by(512));
+    lengths.push(HEADER / 2);
     lengths.retain(|length| *length <= log.len());
     lengths.sort_unstable();
+    lengths.dedup();
     let mut before = 0;
     for length in lengths {
         let whole = commits(&log, frames(length));

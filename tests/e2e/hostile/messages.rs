@@ -16,11 +16,14 @@ use tonic::{Code, Status};
 use super::{CUT_WITHIN, House};
 
 const CONNECTIONS: usize = 20;
-/// Of each; as many as are worked on at once.
+/// Of each.
 const STREAMS: usize = 256;
 /// Nearly what is taken of a request. All of them are 300 MB.
 const HALF: usize = 60_000;
 const LONG: usize = 1 << 20;
+/// Nearly what is taken of metadata. A thousand calls of three connections are 45 MB; it is work to decode more.
+const METADATA: usize = 15_000;
+const HEAVY_CONNECTIONS: usize = 3;
 
 pub(super) async fn channel(house: &House<'_>) -> Result<Channel> {
     Ok(Endpoint::from_shared(format!("http://{}", house.sidecar.address()))?.connect().await?)
@@ -68,7 +71,7 @@ fn half(drips: bool) -> Result<Body> {
 async fn half_a_message_is_given_up() -> Result<()> {
     let sandbox = Sandbox::new()?;
     let house = House::new(&sandbox).await?;
-    let paths = ["/preload.v1.PreloadService/StartLoad", "/grpc.health.v1.Health/Check"];
+    let paths = ["/preload.v1.PreloadService/StartLoad", "/preload.v1.PreloadService/WatchLoad"];
     let attack = async || {
         let mut calls = JoinSet::new();
         for number in 0..CONNECTIONS {
@@ -93,6 +96,42 @@ async fn half_a_message_is_given_up() -> Result<()> {
             }
         }
         ensure!(late > 0, "none was waited for");
+        Ok(())
+    };
+    house.serves_during(attack).await?;
+    house.is_well().await
+}
+
+/// Calls for which nobody has to show a token, with all the metadata that are taken, and without their message.
+#[tokio::test]
+async fn metadata_without_a_message_are_bounded() -> Result<()> {
+    let sandbox = Sandbox::new()?;
+    let house = House::new(&sandbox).await?;
+    let attack = async || {
+        let mut calls = JoinSet::new();
+        for _ in 0..HEAVY_CONNECTIONS {
+            let channel = channel(&house).await?;
+            for _ in 0..4 * STREAMS {
+                let mut channel = channel.clone();
+                let nothing = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Status>>());
+                let mut request = request("/grpc.health.v1.Health/Check", Body::new(nothing))?;
+                request.headers_mut().insert("x-long", "x".repeat(METADATA).parse()?);
+                calls.spawn(async move {
+                    let answer = tokio::time::timeout(CUT_WITHIN, call(&mut channel, request)).await;
+                    let answer = answer.context("a call without a message stays for ever")??;
+                    Status::from_header_map(answer.headers()).context("no status")
+                });
+            }
+        }
+        let mut refused = 0;
+        for status in calls.join_all().await {
+            match status?.code() {
+                Code::ResourceExhausted => refused += 1,
+                Code::Unavailable => {}
+                other => bail!("{other:?}"),
+            }
+        }
+        ensure!(refused > 0, "there was room for 45 MB");
         Ok(())
     };
     house.serves_during(attack).await?;

@@ -7,7 +7,7 @@
 //! Invariants: every loop ends; whatever happens, what was started is gone when this process is.
 
 use alluxio_preload_api::v1::load::{Reason, State};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use preload_tests::facts::said;
 use preload_tests::oracle::Verdict;
 use preload_tests::stage;
@@ -132,7 +132,10 @@ async fn all(
     let struck: Vec<_> = sums.struck.iter().map(|(kind, times)| format!("{kind} {times}")).collect();
     say(&format!("struck: {}", struck.join(", ")));
     drop(torture);
-    cluster.stop()
+    cluster.stop()?;
+    // Whoever never does anything breaks nothing.
+    ensure!(sums.loaded > 0 && sums.faults > 0, "nothing was LOADED, or nothing struck");
+    Ok(())
 }
 
 /// `FAILED(INCOMPLETE)`; why others ended is no question.

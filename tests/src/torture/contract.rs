@@ -29,7 +29,8 @@ impl fmt::Display for Violation {
 /// A rule, and its name.
 type Rule = (&'static str, fn(&Evidence<'_>) -> Vec<String>);
 
-const RULES: [Rule; 11] = [
+const RULES: [Rule; 12] = [
+    ("taken", answers::taken),
     ("kept", answers::kept),
     ("one load per id", answers::one_load),
     ("as wished", answers::as_wished),

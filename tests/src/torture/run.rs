@@ -29,10 +29,13 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tonic::Code;
 
 const CALLERS: u64 = 3;
 /// Runs between two cleanings of the cache.
 const BATCH: usize = 4;
+/// For a load to be taken once everything is mended: the sidecar may just be starting.
+const TAKE_LIMIT: Duration = Duration::from_secs(60);
 /// For all loads to end once everything is mended: several attempts, each with a JVM.
 const SETTLE_LIMIT: Duration = Duration::from_secs(400);
 /// For calls that were given up to arrive, once everything is mended.
@@ -155,7 +158,7 @@ impl<'a> Torture<'a> {
                 watches.push(ended.context("a caller")?);
             }
             ours.and(theirs).context("the nemesis")?;
-            self.settle(record).await?;
+            self.settle(scene, record).await?;
             anyhow::Ok(watches)
         };
         let script = async {
@@ -170,8 +173,19 @@ impl<'a> Torture<'a> {
         heard.into_iter().collect()
     }
 
-    /// Waits for all loads to end, and writes down how they did.
-    async fn settle(&self, record: &Arc<Record>) -> Result<()> {
+    /// Asks for all loads once more, waits for them to end, and writes down how they did.
+    async fn settle(&self, scene: &Scene, record: &Arc<Record>) -> Result<()> {
+        let last = Caller::new(self.links.clients.address(), record.clone(), Arc::default())?;
+        for request in scene.calls.iter() {
+            let taken = wait::until("a load to be taken", TAKE_LIMIT, async || {
+                match last.start(request.clone()).await {
+                    Err(refusal) if refusal.code != Code::AlreadyExists => anyhow::bail!("{refusal}"),
+                    Ok(_) | Err(_) => Ok(Some(())),
+                }
+            });
+            // What is not taken is the contract's affair.
+            let _ = taken.await;
+        }
         // Nobody needs these answers.
         let patient = Caller::new(&self.listen, Arc::new(Record::begin()), Arc::default())?;
         let mut ended = (Instant::now(), BTreeSet::new());
@@ -189,7 +203,6 @@ impl<'a> Torture<'a> {
         // What has not ended is the contract's affair.
         let _ = all.await;
         record.settle();
-        let last = Caller::new(self.links.clients.address(), record.clone(), Arc::default())?;
         let known: BTreeSet<String> = match last.list().await {
             Ok(loads) => loads.into_iter().map(|load| load.id).collect(),
             Err(_) => BTreeSet::new(),

@@ -35,7 +35,7 @@ fn filled(status: Option<MirroredStatus>) -> AlluxioRuntimeStatus {
 }
 
 #[test]
-fn phases_are_mirrored_as_the_first_design_says() {
+fn phases_are_mirrored_in_the_words_of_the_runtime() {
     for (phase, status) in [
         (Phase::Pending, MirroredStatus::NotStarted),
         (Phase::Loading, MirroredStatus::DisLoading),

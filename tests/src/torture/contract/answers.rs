@@ -40,6 +40,27 @@ pub(super) fn kept(evidence: &Evidence<'_>) -> Vec<String> {
     broken
 }
 
+/// A load is taken in the end: it is asked for once more when all is mended.
+pub(super) fn taken(evidence: &Evidence<'_>) -> Vec<String> {
+    let mut asked = BTreeMap::<&str, Vec<&Event>>::new();
+    let mut taken = BTreeSet::new();
+    for event in &evidence.history.events {
+        let What::Start { request, answer } = &event.what else { continue };
+        asked.entry(&request.load_id).or_default().push(event);
+        match answer {
+            Ok(_) => _ = taken.insert(request.load_id.as_str()),
+            Err(refusal) if refusal.code == Code::AlreadyExists => _ = taken.insert(&request.load_id),
+            Err(_) => {}
+        }
+    }
+    asked.retain(|id, _| !taken.contains(id));
+    let last = |(id, events): (&str, Vec<&Event>)| {
+        let last = events.last().map(ToString::to_string).unwrap_or_default();
+        format!("{id} was asked for {} times, and never taken: {last}", events.len())
+    };
+    asked.into_iter().map(last).collect()
+}
+
 /// An id stands for one load, with one wish, for ever.
 pub(super) fn one_load(evidence: &Evidence<'_>) -> Vec<String> {
     let mut broken = Vec::new();

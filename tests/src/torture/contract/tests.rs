@@ -249,6 +249,15 @@ fn a_watch_that_ends_too_early() {
 }
 
 #[test]
+fn a_load_that_is_never_taken() {
+    let refused = || What::Start { request: request("b", 1), answer: Err(refusal(Code::Unavailable)) };
+    let whats = |more: Option<What>| good().into_iter().chain([refused()]).chain(more).collect::<Vec<_>>();
+    assert_eq!(broken(whats(None)), ["taken"]);
+    let there = Err(refusal(Code::AlreadyExists));
+    assert!(!broken(whats(Some(What::Start { request: request("b", 1), answer: there }))).contains(&"taken"));
+}
+
+#[test]
 fn a_load_that_never_ends() {
     let mut whats = good();
     whats.truncate(5);
