@@ -45,7 +45,8 @@ pub(crate) async fn run(bench: &Bench) -> Result<Section> {
         "ghz against one sidecar that knows {LOADS} waiting loads, in plain text over loopback, callers on up to ten \
          connections. ListLoads tells all {LOADS}. StartLoad again repeats a load that exists, as a controller does after a \
          restart: nothing is written. StartLoad, CancelLoad and DeleteLoad name another load each time and return when \
-         that is durable. VerifyLoad is asked of a sidecar beside a real Alluxio, about one cached file."
+         that is durable. VerifyLoad is asked of a sidecar beside a real Alluxio, about one cached file. \
+         What ghz itself takes is in all of it: StartLoad with a leaner client is [above](#startload-durable-before-it-answers)."
     ));
     section.table(["call", "callers", "calls", "calls a second", "median ms", "p99 ms", "most ms"], &rows);
     Ok(section)

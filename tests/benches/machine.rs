@@ -27,3 +27,10 @@ pub(crate) fn cpu_of(pid: u32) -> Result<Duration> {
     let ticks = ticks.filter(|ticks| ticks.len() == 2).context("stat has no times")?;
     Ok(TICK * ticks.iter().sum())
 }
+
+/// Processes that run or wait for a core or a disk, of the last minute.
+pub(crate) fn load_average() -> Result<f64> {
+    let text = fs::read_to_string("/proc/loadavg").context("read the load average")?;
+    let first = text.split(' ').next().and_then(|first| first.parse().ok());
+    first.context("no load average")
+}

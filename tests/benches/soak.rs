@@ -4,7 +4,7 @@
 //! to LOADED and deleted; a load that is late is started at once, none is left out.
 
 use crate::document::Section;
-use crate::{Bench, plot};
+use crate::{Bench, machine, plot};
 use alluxio_preload_api::v1::load::State;
 use alluxio_preload_api::v1::load_spec::Engine;
 use alluxio_preload_api::v1::preload_service_client::PreloadServiceClient;
@@ -52,6 +52,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<Section> {
 
     let begun = Instant::now();
     let (mut found, mut memory, mut number_of_load) = (Vec::new(), Vec::new(), 0_u64);
+    let mut busy = Vec::new();
     let mut ticks = interval(Duration::from_secs(1) / RATE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut loads = JoinSet::new();
@@ -70,6 +71,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<Section> {
                 let now = Memory::of(sidecar.pid()?)?.now;
                 memory.push((begun.elapsed().as_secs_f64(), now));
                 samples.push(now);
+                busy.push(machine::load_average()?);
             }
         }
         while let Some(ended) = loads.join_next().await {
@@ -89,7 +91,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<Section> {
         found.push(stretch);
     }
     sidecar.assert_quiet()?;
-    Ok(report(&found, length, &memory))
+    Ok(report(&found, length, &memory, &Spread::of(busy)))
 }
 
 /// Starts a load, watches it to LOADED, and deletes it: from before StartLoad to LOADED.
@@ -116,15 +118,17 @@ async fn one(mut client: PreloadServiceClient<Channel>, id: String, path: String
     tokio::time::timeout(LIMIT, watched).await.with_context(|| format!("load {id}"))?
 }
 
-fn report(found: &[Stretch], length: Duration, memory: &[(f64, f64)]) -> Section {
+fn report(found: &[Stretch], length: Duration, memory: &[(f64, f64)], busy: &Spread) -> Section {
     let minutes = |n: usize| number(length.as_secs_f64() * n as f64 / 60.0);
     let mut section = Section::new("soak", "A soak: ten loads a second");
     section.paragraph(&format!(
         "For {} minutes, {RATE} loads a second of a file of {FILE_SIZE} bytes that is in the cache, by engine NATIVE: \
          each is started, watched to LOADED, and deleted. Times from before StartLoad to LOADED as WatchLoad says it. \
          Memory is read each second: the median of the last minute, and the most. A load of cached data is listed and \
-         verified, nothing has to be brought in.",
-        minutes(found.len())
+         verified, nothing has to be brought in. The load average of the machine was {} meanwhile; beyond its cores, others \
+         were at work, and the times are longer than they would be.",
+        minutes(found.len()),
+        busy
     ));
     let rows: Vec<_> = found
         .iter()
