@@ -182,7 +182,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("preload");
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
         registry.register("build", "Version of the sidecar", Info::new(version));
-        registry.register("ready", "1 while loads are accepted", constant(i64::from(ready)));
+        registry.register("ready", "1 while the store is open", constant(i64::from(ready)));
         registry.register("load_transitions", "Changes of state", self.transitions.clone());
         registry.register("grpc_requests", "Calls answered; streams when they end", self.requests.clone());
         registry.register_with_unit(

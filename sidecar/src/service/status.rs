@@ -122,7 +122,9 @@ pub(super) fn opening() -> Status {
 /// A part of a request is here, and the rest does not come.
 pub(crate) fn not_whole(patience: Duration) -> Status {
     let message = format!("the request was not whole within {} s; send it again", patience.as_secs());
-    Status::with_error_details(Code::Unavailable, message, info("REQUEST_LATE", []))
+    let mut details = info("REQUEST_LATE", []);
+    details.set_retry_info(Some(STORE_RETRY));
+    Status::with_error_details(Code::Unavailable, message, details)
 }
 
 /// As many requests as the sidecar keeps are here in part.

@@ -23,7 +23,7 @@ pub enum OpenError {
     NoPermission { path: PathBuf },
     #[error("{} is on a read-only file system; mount it writable, or give another state directory", path.display())]
     ReadOnly { path: PathBuf },
-    #[error("no room left for {}; make room and start again", path.display())]
+    #[error("no room left for {}; make room", path.display())]
     Full { path: PathBuf },
     #[error(
         "{} has schema version {found}, this program knows {known} at most; run the newer version that wrote it, or {}",
