@@ -8,7 +8,6 @@ use std::{
 };
 
 use alluxio_preload_api::{FILE_DESCRIPTOR_SET, v1::preload_service_server::PreloadServiceServer};
-use futures_util::TryStreamExt;
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -21,7 +20,7 @@ use tonic_health::server::HealthReporter;
 use tower::layer::util::{Identity, Stack};
 
 use crate::{
-    accept::{Greeted, TlsIncoming, greeted},
+    accept::{TlsIncoming, greeted},
     answers::Answers,
     auth::Authentication,
     credentials::Access,
@@ -133,7 +132,7 @@ impl Api {
         let server = self.server().add_routes(self.routes(Authentication::new(access.clone()))?);
         let stop = stop.cancelled_owned();
         if access.has_tls() {
-            let incoming = TlsIncoming::new(listener, access, self.metrics.clone()).map_ok(Greeted::new);
+            let incoming = greeted(TlsIncoming::new(listener, access, self.metrics.clone()));
             Ok(server.serve_with_incoming_shutdown(incoming, stop).await?)
         } else {
             let incoming = greeted(TcpIncoming::from(listener).with_nodelay(Some(true)));

@@ -67,6 +67,32 @@ fn half(drips: bool) -> Result<Body> {
     Ok(Body::new(StreamBody::new(Box::pin(frames))))
 }
 
+/// What a request is answered that is never whole.
+async fn refusal(mut channel: Channel, request: http::Request<Body>) -> Result<Status> {
+    let answer = tokio::time::timeout(CUT_WITHIN, call(&mut channel, request)).await;
+    let answer = answer.context("a request that is never whole stays for ever")??;
+    Status::from_header_map(answer.headers()).context("no status")
+}
+
+/// How many were refused why.
+#[derive(Default)]
+struct Refused {
+    late: usize,
+    without_room: usize,
+}
+
+async fn refused(calls: JoinSet<Result<Status>>) -> Result<Refused> {
+    let mut refused = Refused::default();
+    for status in calls.join_all().await {
+        match status?.code() {
+            Code::Unavailable => refused.late += 1,
+            Code::ResourceExhausted => refused.without_room += 1,
+            other => bail!("{other:?}"),
+        }
+    }
+    Ok(refused)
+}
+
 #[tokio::test]
 async fn half_a_message_is_given_up() -> Result<()> {
     let sandbox = Sandbox::new()?;
@@ -77,25 +103,11 @@ async fn half_a_message_is_given_up() -> Result<()> {
         for number in 0..CONNECTIONS {
             let channel = channel(&house).await?;
             for stream in 0..STREAMS {
-                let mut channel = channel.clone();
                 let request = request(paths[number % 2], half(stream % 2 == 0)?)?;
-                calls.spawn(async move {
-                    let answer = tokio::time::timeout(CUT_WITHIN, call(&mut channel, request)).await;
-                    let answer = answer.context("half a message stays for ever")??;
-                    Status::from_header_map(answer.headers()).context("no status")
-                });
+                calls.spawn(refusal(channel.clone(), request));
             }
         }
-        let mut late = 0;
-        for status in calls.join_all().await {
-            match status?.code() {
-                Code::Unavailable => late += 1,
-                // There was no more room.
-                Code::ResourceExhausted => {}
-                other => bail!("{other:?}"),
-            }
-        }
-        ensure!(late > 0, "none was waited for");
+        ensure!(refused(calls).await?.late > 0, "none was waited for");
         Ok(())
     };
     house.serves_during(attack).await?;
@@ -112,26 +124,13 @@ async fn metadata_without_a_message_are_bounded() -> Result<()> {
         for _ in 0..HEAVY_CONNECTIONS {
             let channel = channel(&house).await?;
             for _ in 0..4 * STREAMS {
-                let mut channel = channel.clone();
                 let nothing = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Status>>());
                 let mut request = request("/grpc.health.v1.Health/Check", Body::new(nothing))?;
                 request.headers_mut().insert("x-long", "x".repeat(METADATA).parse()?);
-                calls.spawn(async move {
-                    let answer = tokio::time::timeout(CUT_WITHIN, call(&mut channel, request)).await;
-                    let answer = answer.context("a call without a message stays for ever")??;
-                    Status::from_header_map(answer.headers()).context("no status")
-                });
+                calls.spawn(refusal(channel.clone(), request));
             }
         }
-        let mut refused = 0;
-        for status in calls.join_all().await {
-            match status?.code() {
-                Code::ResourceExhausted => refused += 1,
-                Code::Unavailable => {}
-                other => bail!("{other:?}"),
-            }
-        }
-        ensure!(refused > 0, "there was room for 45 MB");
+        ensure!(refused(calls).await?.without_room > 0, "there was room for 45 MB");
         Ok(())
     };
     house.serves_during(attack).await?;
